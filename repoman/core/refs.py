@@ -1,0 +1,43 @@
+"""The three kinds of thing a client can ask a repository for. Naming which one is all a source needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file whose content is fixed: a layer, a tarball, a raw file. `path` is unique in its package."""
+
+    package: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRef:
+    """One immutable release of a package; for OCI, one manifest by its digest."""
+
+    package: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagRef:
+    """A mutable pointer to a version: an OCI tag, an npm dist-tag."""
+
+    package: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListingRef:
+    """A computed document. `kind` is the format's own word ("tags", "referrers", "folder"), `package` what it is about.
+
+    `after` and `limit` page through it in byte order; `arguments` are the format's own filters.
+    """
+
+    kind: str
+    package: str = ""
+    after: str = ""
+    limit: int | None = None
+    arguments: tuple[tuple[str, str], ...] = field(default=())

@@ -1,0 +1,252 @@
+"""Requests and responses as formats see them. Knows neither Django nor ASGI; the edge (`protocol/`) speaks to both.
+
+A route's life: the edge finds the `Route`; `admit` (synchronous, in the decision pool, after permission) says how the
+body is taken and what it may weigh; the edge streams the body accordingly; `view` (synchronous, same pool) returns a
+`Response` whose content is a value. Only the edge opens files and sockets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from .actor import Action, Actor
+from .digest import Digest
+from .errors import BadRequest
+from .records import BlobRef, Staged, UploadState
+
+MAX_PARAMETERS = 1000
+
+
+class Headers:
+    """Request headers: case-insensitive, several values kept. `get` joins nothing: it gives the first value."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        self._pairs = pairs  # names already lower-case, as ASGI gives them
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        wanted = name.lower().encode("latin-1")
+        for key, value in self._pairs:
+            if key == wanted:
+                return value.decode("latin-1")
+        return default
+
+    def all(self, name: str) -> list[str]:
+        wanted = name.lower().encode("latin-1")
+        return [value.decode("latin-1") for key, value in self._pairs if key == wanted]
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self._pairs)
+
+
+class Query:
+    """Query parameters, decoded once; several values kept. Raises BadRequest past 1,000 parameters or bad UTF-8."""
+
+    __slots__ = ("_pairs", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw.decode("latin-1")
+        try:
+            self._pairs = parse_qsl(
+                self.raw, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS, encoding="utf-8"
+            )
+        except (ValueError, UnicodeDecodeError) as error:
+            raise BadRequest(f"the query string cannot be read: {error}") from None
+        for key, value in self._pairs:
+            if any(ord(character) < 32 or ord(character) == 127 for character in key + value):
+                raise BadRequest("the query string contains a control character")
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        for key, value in self._pairs:
+            if key == name:
+                return value
+        return default
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self._pairs if key == name]
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+
+# --- how a body is taken ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NoBody:
+    """Whatever body comes is read and dropped (bounded), and the view sees None."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentBody:
+    """At most `max_bytes`, in memory; the view sees a Document."""
+
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StagedBody:
+    """Streamed to the blob store, hashed once, durable before the view runs; the view sees a Staged.
+
+    `expect` is checked at the end of the stream (DigestInvalid); `algorithms` are hashed besides sha256.
+    """
+
+    expect: Digest | None = None
+    algorithms: tuple[str, ...] = ()
+    limit: int | None = None  # bytes; None: only the quota bounds it
+
+
+@dataclass(frozen=True, slots=True)
+class SessionBody:
+    """Appended to the upload session; the view sees an UploadState with the new offset.
+
+    `start` is the offset the client says it continues at (RangeInvalid if it is not the session's); None: wherever it
+    stands. `length` is what Content-Range declares.
+    """
+
+    upload_id: str
+    package: str
+    start: int | None = None
+    length: int | None = None
+
+
+BodyPlan = NoBody | DocumentBody | StagedBody | SessionBody
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    data: bytes
+
+
+Body = Document | Staged | UploadState | None
+
+
+# --- requests and responses ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request before its body. `path` is what follows the repository, decoded, without a leading slash.
+
+    `mount` is the address prefix the client used for this repository (`/v2/ns/repo`, `/generic/ns/repo`): links that
+    go back to the client start with it. `base_url` is scheme and host as the client sees them. `length` is the
+    declared Content-Length, None if chunked or absent.
+    """
+
+    method: str
+    path: str
+    query: Query
+    headers: Headers
+    actor: Actor
+    mount: str
+    base_url: str
+    length: int | None = None
+    has_body: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Head):
+    body: Body = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    url: str
+
+
+Content = bytes | BlobRef | Redirect
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """`headers` go out as given; the edge adds length, date, request id, and for a BlobRef type, ETag and ranges.
+
+    `reason` replaces the standard reason phrase (twine shows it to people). `last_modified` in seconds since the epoch
+    lets the edge answer date conditions of a BlobRef.
+    """
+
+    status: int = 200
+    headers: Sequence[tuple[str, str]] = ()
+    content: Content = b""
+    reason: str | None = None
+    etag: str | None = None
+    last_modified: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HotLookup:
+    """What a route's short cut asks the edge to look up: one live row by name.
+
+    kind "tag" (package, name), "version" (package, name) or "file" (package, name).
+    """
+
+    kind: str
+    package: str
+    name: str
+
+
+AdmitFunction = Callable[..., BodyPlan]  # (repo, head, **captured)
+ViewFunction = Callable[..., Response]  # (repo, request, **captured)
+HotFunction = Callable[..., "HotLookup | None"]  # (**captured) with GET or HEAD
+HotAnswer = Callable[..., "Sequence[tuple[str, str]]"]  # headers besides the edge's own
+
+
+def no_body(repo: Any, head: Head, **captured: str) -> BodyPlan:
+    return NoBody()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`pattern` matches the whole of what follows the repository in the path; `action` is required of the caller.
+
+    `hot` names the single row that a GET or HEAD needs, or None to take the long way; `hot_headers` are the headers
+    the format adds to that row's bytes, called with the row's own fields: `hot_headers(name=, media_type=, digest=,
+    captured=, metadata=)`, where `name` is the file's path or the version's name (for a tag: of the version it points
+    to), `digest` the sha256 in hex and `metadata` the row's. A Content-Type among them replaces the stored one.
+    `hot_dated` says that the answer carries Last-Modified, the moment the row was made. Both ways must answer alike.
+    """
+
+    methods: tuple[str, ...]
+    pattern: str
+    action: Action
+    view: ViewFunction
+    admit: AdmitFunction = no_body
+    hot: HotFunction | None = None
+    hot_headers: HotAnswer | None = None
+    name: str = ""
+    hot_dated: bool = False
+    regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "regex", re.compile(self.pattern + r"\Z"))
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRoute:
+    """A route at the host root or at a format's prefix, outside any repository: ping, catalog, token.
+
+    `path` is exact. `view(site, request)` gets the site handle: what this actor may see across repositories.
+    """
+
+    methods: tuple[str, ...]
+    path: str
+    action: Action
+    view: ViewFunction
+    max_body: int = 0
+    name: str = ""
+
+
+def json_headers(media_type: str = "application/json", **more: str) -> list[tuple[str, str]]:
+    return [("Content-Type", media_type), *((key.replace("_", "-"), value) for key, value in more.items())]
+
+
+def captured_of(match: re.Match[str]) -> Mapping[str, str]:
+    return match.groupdict()
