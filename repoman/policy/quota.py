@@ -1,0 +1,50 @@
+"""What a namespace may hold. One conditional UPDATE decides, so that no set of parallel pushes exceeds the limit."""
+
+from __future__ import annotations
+
+from django.db import connection
+
+from repoman.catalog.models import Namespace
+from repoman.core.errors import QuotaExceeded
+
+
+def remaining_bytes(namespace_id: int) -> int | None:
+    """What the quota still allows; None without one; never negative. For refusing early: `charge` has the last word."""
+    row = Namespace.objects.filter(pk=namespace_id).values_list("quota_bytes", "used_bytes", "reserved_bytes").first()
+    if row is None or row[0] is None:
+        return None
+    return max(0, row[0] - row[1] - row[2])
+
+
+def refuse(namespace_id: int, needed: int) -> QuotaExceeded:
+    """The error that says how full the namespace is. To be raised by the caller."""
+    name, quota, used, reserved = Namespace.objects.values_list(
+        "name", "quota_bytes", "used_bytes", "reserved_bytes"
+    ).get(pk=namespace_id)
+    return QuotaExceeded(
+        f"namespace '{name}' uses {used + reserved} of {quota} bytes; {needed} more do not fit. "
+        "Remove content (with purge, or wait for the trash to empty) or ask an administrator for a larger quota",
+        namespace=name,
+        used_bytes=used + reserved,
+        quota_bytes=quota,
+        needed_bytes=needed,
+    )
+
+
+def charge(namespace_id: int, *, used: int = 0, reserved: int = 0) -> None:
+    """Add to what the namespace uses and reserves; negative gives back. Takes the namespace's row lock.
+
+    Must run inside a transaction. Raises QuotaExceeded if the sum grows past the limit; giving back always works.
+    """
+    if used == 0 and reserved == 0:
+        return
+    growth = used + reserved
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE catalog_namespace SET used_bytes = used_bytes + %s, reserved_bytes = reserved_bytes + %s"
+            " WHERE id = %s AND (%s <= 0 OR quota_bytes IS NULL OR used_bytes + reserved_bytes + %s <= quota_bytes)",
+            [used, reserved, namespace_id, growth, growth],
+        )
+        if cursor.rowcount == 1:
+            return
+    raise refuse(namespace_id, growth)
