@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db import connection
 
-from repoman.catalog.models import Namespace
+from repoman.blobs.models import Blob
+from repoman.catalog.models import Holding, Namespace
 from repoman.core.errors import QuotaExceeded
 
 
@@ -48,3 +51,21 @@ def charge(namespace_id: int, *, used: int = 0, reserved: int = 0) -> None:
         if cursor.rowcount == 1:
             return
     raise refuse(namespace_id, growth)
+
+
+def hold(namespace_id: int, blobs: Iterable[Blob], *, release_reserved: int = 0) -> None:
+    """Holdings for the blobs, and the quota charge for those the namespace did not hold yet. Raises QuotaExceeded."""
+    wanted = {blob.pk: blob for blob in blobs}
+    held = set(
+        Holding.objects.filter(namespace_id=namespace_id, blob_id__in=list(wanted)).values_list("blob_id", flat=True)
+    )
+    growth = 0
+    for blob_id in sorted(wanted.keys() - held):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO catalog_holding (namespace_id, blob_id) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                [namespace_id, blob_id],
+            )
+            if cursor.rowcount == 1:
+                growth += wanted[blob_id].size
+    charge(namespace_id, used=growth, reserved=-release_reserved)

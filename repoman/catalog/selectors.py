@@ -1,0 +1,235 @@
+"""Every read of the catalog. Selectors return values or rows of live content; they never write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from repoman.core.digest import Digest
+from repoman.core.records import BlobRef, Entry, FileEntry, Listing, VersionEntry
+
+from .models import Artifact, Content, Package, Repository, Tag, Version
+
+PAGE = 10_000
+
+
+def repository_by_key(key: str) -> Repository | None:
+    """A repository that is not being deleted, with its namespace."""
+    return (
+        Repository.objects.select_related("namespace").filter(key=key).exclude(state=Repository.State.DELETING).first()
+    )
+
+
+def blob_ref(row: Artifact | Version, media_type: str = "") -> BlobRef:
+    """The row's blob as a value; the row must have been selected with its blob."""
+    blob = row.blob
+    assert blob is not None
+    return BlobRef(
+        Digest.sha256(blob.digest),
+        blob.size,
+        blob.storage_key,
+        blob.stamp,
+        media_type or row.media_type or "application/octet-stream",
+    )
+
+
+def live_artifact(repository_id: int, package: str, path: str) -> Artifact | None:
+    return (
+        Artifact.objects.select_related("blob", "package", "uploaded_by")
+        .filter(package__repository_id=repository_id, package__name=package, path=path, removed_revision=None)
+        .filter(gate_state=Content.Gate.OPEN)
+        .first()
+    )
+
+
+def live_version(repository_id: int, package: str, name: str) -> Version | None:
+    return (
+        Version.objects.select_related("blob", "package")
+        .filter(package__repository_id=repository_id, package__name=package, name=name, removed_revision=None)
+        .filter(gate_state=Content.Gate.OPEN)
+        .first()
+    )
+
+
+def live_tagged(repository_id: int, package: str, tag: str) -> Version | None:
+    row = (
+        Tag.objects.select_related("version__blob", "version__package")
+        .filter(package__repository_id=repository_id, package__name=package, name=tag, removed_revision=None)
+        .filter(version__gate_state=Content.Gate.OPEN)
+        .first()
+    )
+    return row.version if row else None
+
+
+def file_entry(row: Artifact) -> FileEntry:
+    return FileEntry(
+        package=row.package.name,
+        path=row.path,
+        blob=blob_ref(row),
+        created_at=row.first_seen_at,
+        touched_at=row.touched_at,
+        uploaded_by=row.uploaded_by.username if row.uploaded_by else "",
+        metadata=row.metadata,
+    )
+
+
+def version_entry(row: Version) -> VersionEntry:
+    return VersionEntry(
+        package=row.package.name,
+        version=row.name,
+        document=blob_ref(row) if row.blob_id else None,
+        created_at=row.first_seen_at,
+        artifact_type=row.artifact_type,
+        subject=row.subject,
+        metadata=row.metadata,
+    )
+
+
+def live_packages(repository_ids: Sequence[int] | QuerySet[Repository]) -> QuerySet[Package]:
+    """Packages that hold something live: a version, or a file that stands by itself."""
+    return Package.objects.filter(repository__in=repository_ids).filter(
+        Exists(Version.objects.filter(package=OuterRef("pk"), removed_revision=None))
+        | Exists(Artifact.objects.filter(package=OuterRef("pk"), removed_revision=None, held_by_version=False))
+    )
+
+
+def package_exists(repository_id: int, package: str) -> bool:
+    """Whether anything was ever put under this name and is still there, blobs without a version included."""
+    return (
+        Package.objects.filter(repository_id=repository_id, name=package)
+        .filter(
+            Exists(Version.objects.filter(package=OuterRef("pk"), removed_revision=None))
+            | Exists(Artifact.objects.filter(package=OuterRef("pk"), removed_revision=None))
+        )
+        .exists()
+    )
+
+
+def tags(repository_id: int, package: str, *, after: str, limit: int | None) -> Listing:
+    """Live tags in byte order."""
+    rows = Tag.objects.filter(package__repository_id=repository_id, package__name=package, removed_revision=None)
+    if after:
+        rows = rows.filter(name__gt=after)
+    count = PAGE if limit is None else limit
+    found = list(rows.order_by("name").values_list("name", "version__name")[: count + 1])
+    entries = tuple(Entry(name, kind="tag", digest=version) for name, version in found[:count])
+    return Listing(entries, more=len(found) > count)
+
+
+def referrers(repository_id: int, package: str, subject: str, artifact_types: Sequence[str]) -> Listing:
+    """Live versions whose subject is `subject`, oldest first."""
+    rows = Version.objects.filter(
+        package__repository_id=repository_id, package__name=package, subject=subject, removed_revision=None
+    ).filter(gate_state=Content.Gate.OPEN)
+    if artifact_types:
+        rows = rows.filter(artifact_type__in=list(artifact_types))
+    entries = tuple(
+        Entry(
+            row.name,
+            kind="version",
+            size=row.blob.size if row.blob else 0,
+            digest=row.name,
+            modified=row.first_seen_at,
+            media_type=row.media_type,
+            artifact_type=row.artifact_type,
+            metadata=row.metadata,
+        )
+        for row in rows.select_related("blob").order_by("added_revision", "id")[:PAGE]
+    )
+    return Listing(entries)
+
+
+def folder(repository_id: int, prefix: str, *, after: str, limit: int | None) -> Listing:
+    """What is directly below `prefix` ("" or ending in "/"): files and folders in byte order, after the name `after`.
+
+    Folders are skipped over, not read through, so the cost depends on the page and not on what the folders hold.
+    """
+    count = PAGE if limit is None else limit
+    entries: list[Entry] = []
+    start = prefix + after
+    skipping = bool(after)
+    if after.endswith("/"):
+        start, skipping = prefix + after[:-1] + "0", False  # "0" is the byte after "/"
+    base = (
+        Artifact.objects.filter(
+            package__repository_id=repository_id, removed_revision=None, gate_state=Content.Gate.OPEN
+        )
+        .select_related("blob", "package")
+        .order_by("package__name")
+    )
+    end = prefix[:-1] + "0" if prefix else ""
+    while len(entries) <= count:
+        query = base.filter(package__name__gt=start) if skipping else base.filter(package__name__gte=start)
+        if end:
+            query = query.filter(package__name__lt=end)
+        rows = list(query[:500])
+        if not rows:
+            break
+        for row in rows:
+            rest = row.package.name[len(prefix) :]
+            name, slash, _ = rest.partition("/")
+            if slash:
+                if entries and entries[-1].name == name and entries[-1].kind == "folder":
+                    continue
+                entries.append(Entry(name, kind="folder"))
+            else:
+                entries.append(
+                    Entry(
+                        name,
+                        size=row.blob.size,
+                        digest=row.blob.digest,
+                        modified=row.first_seen_at,
+                        media_type=row.media_type,
+                    )
+                )
+            if len(entries) > count:
+                break
+        last = entries[-1]
+        if last.kind == "folder":
+            start, skipping = prefix + last.name + "0", False
+        else:
+            start, skipping = rows[-1].package.name, True
+        if len(rows) < 500 and last.kind != "folder":
+            break
+    return Listing(tuple(entries[:count]), more=len(entries) > count)
+
+
+def folder_exists(repository_id: int, prefix: str) -> bool:
+    """Whether any live file's name starts with `prefix` (which ends in "/")."""
+    return Artifact.objects.filter(
+        package__repository_id=repository_id,
+        package__name__gt=prefix,
+        package__name__lt=prefix[:-1] + "0",
+        removed_revision=None,
+    ).exists()
+
+
+def path_clash(repository_id: int, name: str) -> str | None:
+    """A live file that is a folder of `name`, or lies below `name` as if that were a folder; None if there is none."""
+    parts = name.split("/")
+    ancestors = ["/".join(parts[:index]) for index in range(1, len(parts))]
+    live = Artifact.objects.filter(package__repository_id=repository_id, removed_revision=None)
+    if ancestors:
+        found = live.filter(package__name__in=ancestors).values_list("package__name", flat=True).first()
+        if found:
+            return found
+    below = live.filter(Q(package__name__gt=name + "/") & Q(package__name__lt=name + "0"))
+    return below.values_list("package__name", flat=True).first()
+
+
+def package_names(repositories: QuerySet[Repository], *, after: str, limit: int) -> list[str]:
+    """Full names (`ns/repo/package`) in byte order, after the full name `after`."""
+    names: list[str] = []
+    rows = repositories.order_by("key").values_list("id", "key")
+    if after:
+        first_key = "/".join(after.split("/")[:2])
+        rows = rows.filter(key__gte=first_key)
+    for repository_id, key in rows:
+        packages = live_packages([repository_id]).order_by("name")
+        if after.startswith(key + "/"):
+            packages = packages.filter(name__gt=after[len(key) + 1 :])
+        names += [f"{key}/{name}" for name in packages.values_list("name", flat=True)[: limit - len(names)]]
+        if len(names) >= limit:
+            break
+    return names

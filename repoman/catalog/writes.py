@@ -1,0 +1,154 @@
+"""Every insert and close of catalog rows, and the one place where the lock order is written down.
+
+Lock order: Blob (ordered by digest) → Package → Namespace (quota) → Repository (revision) → Version → Artifact → Tag.
+Nothing after the repository's row waits for anybody: whoever holds it only inserts and commits. Every function here
+runs inside the caller's transaction. On SQLite the transaction itself is the lock.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from repoman.blobs.models import Blob, BlobDigest, Tombstone
+from repoman.core import clock
+from repoman.core.errors import RepositoryNotFound, Unavailable
+from repoman.core.records import Staged
+
+from .models import Artifact, Package, Repository, Tag, Version
+
+
+class ClaimLost(Exception):
+    """A blob or row that was looked up before the transaction is gone in it; the service runs the whole block again."""
+
+
+def lock_shared(rows: QuerySet[Any]) -> list[Any]:
+    """The rows, kept from being deleted until the transaction ends, without making other readers of them wait."""
+    if connection.vendor != "postgresql":
+        return list(rows)
+    sql, parameters = rows.query.sql_with_params()
+    return list(rows.model.objects.raw(f"{sql} FOR KEY SHARE OF {rows.model._meta.db_table}", parameters))
+
+
+def claim_staged(staged: Iterable[Staged], damaged: frozenset[str] = frozenset()) -> tuple[dict[str, Blob], list[str]]:
+    """Blob rows for staged bytes, by sha256 hex, and the storage keys of ours that lost to a blob already there.
+
+    `damaged`: storage keys known to be missing or altered: those rows take our bytes instead (healing).
+    """
+    now = clock.now()
+    wanted = {item.digest.hex: item for item in staged}
+    surplus: list[str] = []
+    for hex_digest in sorted(wanted):
+        item = wanted[hex_digest]
+        Blob.objects.bulk_create(
+            [
+                Blob(
+                    digest=hex_digest,
+                    size=item.size,
+                    storage_key=item.storage_key,
+                    stamp=item.stamp,
+                    created_at=now,
+                    touched_at=now,
+                )
+            ],
+            ignore_conflicts=True,
+        )
+    rows: dict[str, Blob] = {
+        blob.digest: blob for blob in lock_shared(Blob.objects.filter(digest__in=list(wanted)).order_by("digest"))
+    }
+    for hex_digest, item in wanted.items():
+        blob = rows.get(hex_digest)
+        if blob is None:
+            raise ClaimLost(hex_digest)
+        if blob.storage_key != item.storage_key:
+            if blob.state == Blob.State.SUSPECT or blob.storage_key in damaged:
+                Tombstone.objects.bulk_create(
+                    [Tombstone(storage_key=blob.storage_key, size=blob.size, created_at=now)], ignore_conflicts=True
+                )
+                Blob.objects.filter(pk=blob.pk).update(
+                    storage_key=item.storage_key, stamp=item.stamp, state=Blob.State.PRESENT, touched_at=now
+                )
+                blob.storage_key, blob.stamp, blob.state = item.storage_key, item.stamp, Blob.State.PRESENT
+            else:
+                surplus.append(item.storage_key)
+        if item.others:
+            BlobDigest.objects.bulk_create(
+                [BlobDigest(blob=blob, algorithm=name, hex=value) for name, value in item.others.items()],
+                ignore_conflicts=True,
+            )
+    return rows, surplus
+
+
+def claim_blob(blob_id: int) -> Blob:
+    """An existing blob, kept from the collector until the transaction ends. Raises ClaimLost if it is gone."""
+    found = lock_shared(Blob.objects.filter(pk=blob_id))
+    if not found:
+        raise ClaimLost(str(blob_id))
+    blob: Blob = found[0]
+    return blob
+
+
+def package(repository: Repository, name: str) -> Package:
+    """The package's row, made if it is not there."""
+    found = Package.objects.filter(repository=repository, name=name).first()
+    if found is not None:
+        return found
+    Package.objects.bulk_create(
+        [Package(repository=repository, name=name, created_at=clock.now())], ignore_conflicts=True
+    )
+    return Package.objects.get(repository=repository, name=name)
+
+
+def check_writable(repository: Repository, *, lock: bool = False) -> Repository:
+    """The repository's row as it stands now. Raises RepositoryNotFound or Unavailable by its state.
+
+    `lock` keeps it until the transaction ends: for whoever is about to take a revision.
+    """
+    rows = Repository.objects.filter(pk=repository.pk)
+    current = (rows.select_for_update() if lock and connection.vendor == "postgresql" else rows).first()
+    if current is None or current.state == Repository.State.DELETING:
+        raise RepositoryNotFound(f"repository '{repository.key}' was deleted")
+    if current.state == Repository.State.READ_ONLY:
+        raise Unavailable(f"repository '{repository.key}' is read-only at the moment", retry_after_seconds=60)
+    return current
+
+
+def lock_repository(repository: Repository) -> Repository:
+    return check_writable(repository, lock=True)
+
+
+def next_revision(repository: Repository) -> int:
+    """Raise the locked repository's revision by one and return it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE catalog_repository SET revision = revision + 1 WHERE id = %s RETURNING revision", [repository.pk]
+        )
+        row = cursor.fetchone()
+    return int(row[0])
+
+
+def close(rows: QuerySet[Any], revision: int, moment: datetime.datetime) -> int:
+    """Close live rows: they leave the clients' view and stay in the trash."""
+    return rows.filter(removed_revision=None).update(removed_revision=revision, removed_at=moment)
+
+
+def touch(artifacts: Sequence[Artifact]) -> None:
+    """The grace of these files and their blobs counts from now."""
+    now = clock.now()
+    Artifact.objects.filter(pk__in=[row.pk for row in artifacts]).update(touched_at=now)
+    Blob.objects.filter(pk__in=[row.blob_id for row in artifacts]).update(touched_at=now)
+
+
+def add_tag(version: Version, name: str, revision: int, moved_by: int | None) -> Tag:
+    return Tag.objects.create(
+        package_id=version.package_id,
+        name=name,
+        version=version,
+        moved_by_id=moved_by,
+        moved_at=clock.now(),
+        added_revision=revision,
+    )

@@ -1,0 +1,316 @@
+"""The publish door: staged bytes become visible. One short transaction per publication.
+
+Inside it, in this order: claim the blobs → the package's row → holdings and quota → lock the repository → judge →
+revision → rows → events. Bytes are durable before it starts; objects that lost a race are removed after it ended.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+
+from repoman.blobs import store
+from repoman.blobs.models import Blob, Upload
+from repoman.catalog import selectors, writes
+from repoman.catalog.models import Artifact, Package, Repository, Tag, Version, VersionArtifact
+from repoman.core import clock
+from repoman.core.actor import Action, Actor
+from repoman.core.errors import Conflict, ContentMissing, Forbidden, PreconditionFailed, UploadNotFound
+from repoman.core.format import handler_for
+from repoman.core.records import NewFile, NewVersion, Publication, Published, Staged
+from repoman.events.record import record
+from repoman.policy import gates, quota
+
+from .transactions import write
+
+
+@dataclass(slots=True)
+class _Change:
+    """What a transaction did so far: the revision is taken when the first visible row is added."""
+
+    repository: Repository
+    actor: Actor
+    moment: datetime.datetime
+    revision: int | None = None
+    replaced: bool = False
+    created: bool = False
+    surplus: list[str] = field(default_factory=list)
+
+    def stamp(self) -> int:
+        if self.revision is None:
+            self.revision = writes.next_revision(self.repository)
+        return self.revision
+
+
+def damaged_keys(staged: list[Staged]) -> frozenset[str]:
+    """Storage keys of blobs that rows say are there and the store says are not, among those being uploaded again."""
+    digests = [item.digest.hex for item in staged]
+    found = Blob.objects.filter(digest__in=digests).values_list("storage_key", "size", "stamp")
+    own = {item.storage_key for item in staged}
+    return frozenset(key for key, size, stamp in found if key not in own and not store.is_intact(key, size, stamp))
+
+
+def publish(repository: Repository, actor: Actor, actions: frozenset[Action], publication: Publication) -> Published:
+    """Make the publication visible. `actions`: what the actor may do here; replacing needs DELETE.
+
+    Raises ContentMissing, Conflict, PreconditionFailed, Forbidden, QuotaExceeded, RepositoryNotFound.
+    """
+    staged = [item.staged for item in publication.files]
+    if publication.version is not None and publication.version.document is not None:
+        staged.append(publication.version.document)
+    damaged = damaged_keys(staged)
+
+    def block() -> _Change:
+        blobs, surplus = writes.claim_staged(staged, damaged)
+        package = writes.package(repository, publication.package)
+        quota.hold(repository.namespace_id, blobs.values())
+        change = _Change(writes.lock_repository(repository), actor, clock.now(), surplus=surplus)
+        for new_file in publication.files:
+            _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex])
+        version = None
+        if publication.version is not None:
+            version = _put_version(change, publication, package, publication.version, blobs)
+        for tag in publication.tags:
+            assert version is not None, "a tag needs a version to point to"
+            _move_tag(change, package, tag, version)
+        return change
+
+    try:
+        change = write(block)
+    except BaseException:
+        store.discard([key for key in (item.storage_key for item in staged) if _is_orphan(key)])
+        raise
+    store.discard(change.surplus)
+    return Published(change.revision or change.repository.revision, change.created, change.replaced)
+
+
+def _is_orphan(key: str) -> bool:
+    return not Blob.objects.filter(storage_key=key).exists()
+
+
+def _put_file(
+    change: _Change, actions: frozenset[Action], publication: Publication, package: Package, new: NewFile, blob: Blob
+) -> None:
+    live = (
+        Artifact.objects.select_related("blob").filter(package=package, path=new.path, removed_revision=None).first()
+    )
+    held = live.blob.digest if live else None
+    if publication.if_none_match is not None and live is not None:
+        if "*" in publication.if_none_match or held in publication.if_none_match:
+            raise PreconditionFailed(f"'{new.path}' is already there", digest=f"sha256:{held}")
+    if publication.if_match is not None:
+        if live is None or ("*" not in publication.if_match and held not in publication.if_match):
+            raise PreconditionFailed(f"'{new.path}' is not what If-Match expects")
+    if live is not None and live.blob_id == blob.pk:
+        writes.touch([live])
+        return
+    if live is not None:
+        if not publication.may_replace:
+            raise Conflict(f"'{new.path}' is already published with other content", digest=f"sha256:{held}")
+        if Action.DELETE not in actions:
+            raise Forbidden(f"replacing '{new.path}' with other content needs the maintainer role")
+    elif handler_for(change.repository.format).files_are_packages:
+        clash = selectors.path_clash(change.repository.pk, new.path)
+        if clash is not None:
+            raise Conflict(f"'{new.path}' cannot be both a file and a folder: '{clash}' is there")
+    revision = change.stamp()
+    if live is not None:
+        writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
+        change.replaced = True
+    Artifact.objects.create(
+        package=package,
+        path=new.path,
+        blob=blob,
+        media_type=new.media_type,
+        held_by_version=new.held_by_version,
+        metadata=dict(new.metadata),
+        uploaded_by_id=change.actor.principal_id,
+        first_seen_at=change.moment,
+        touched_at=change.moment,
+        added_revision=revision,
+    )
+    change.created = change.created or live is None
+    record(
+        "file:replace" if live else "file:publish",
+        actor=change.actor,
+        repository=change.repository,
+        revision=revision,
+        subject=new.path if package.name == new.path else f"{package.name}/{new.path}",
+        digest=f"sha256:{blob.digest}",
+        bytes=blob.size,
+    )
+
+
+def _put_version(
+    change: _Change, publication: Publication, package: Package, new: NewVersion, blobs: dict[str, Blob]
+) -> Version:
+    live = Version.objects.filter(package=package, name=new.version, removed_revision=None).first()
+    blob = blobs[new.document.digest.hex] if new.document else None
+    parts = _parts(publication, package, new)
+    if live is not None:
+        if blob is not None and live.blob_id != blob.pk:
+            raise Conflict(f"version '{new.version}' of '{package.name}' is already published with other content")
+        writes.touch(parts)
+        return live
+    revision = change.stamp()
+    version = Version.objects.create(
+        package=package,
+        name=new.version,
+        blob=blob,
+        media_type=new.media_type,
+        artifact_type=new.artifact_type[:255],
+        subject=new.subject,
+        metadata=dict(new.metadata),
+        uploaded_by_id=change.actor.principal_id,
+        first_seen_at=change.moment,
+        added_revision=revision,
+    )
+    VersionArtifact.objects.bulk_create([VersionArtifact(version=version, artifact=part) for part in parts])
+    Artifact.objects.filter(pk__in=[part.pk for part in parts], added_revision=None).update(added_revision=revision)
+    change.created = True
+    record(
+        "version:publish",
+        actor=change.actor,
+        repository=change.repository,
+        revision=revision,
+        subject=f"{package.name}@{new.version}" if new.document else f"{package.name} {new.version}",
+        digest=new.version if new.document else "",
+        bytes=blob.size if blob else None,
+    )
+    return version
+
+
+def _parts(publication: Publication, package: Package, new: NewVersion) -> list[Artifact]:
+    """The live files the version names, locked against collection. Raises ContentMissing for what is not there."""
+    wanted = set(new.files) | set(new.either)
+    parts = (
+        writes.lock_shared(Artifact.objects.filter(package=package, path__in=sorted(wanted), removed_revision=None))
+        if wanted
+        else []
+    )
+    if publication.require_parts:
+        missing = set(new.files) - {part.path for part in parts}
+        named = set(new.versions) | (set(new.either) - {part.path for part in parts})
+        if named:
+            there = Version.objects.filter(package=package, name__in=sorted(named), removed_revision=None)
+            missing |= named - set(there.values_list("name", flat=True))
+        if missing:
+            shown = sorted(missing)
+            raise ContentMissing(
+                f"{len(shown)} of the parts it names are not in '{package.name}': push them first ({shown[0]} …)",
+                missing=shown,
+            )
+    return parts
+
+
+def _move_tag(change: _Change, package: Package, name: str, version: Version) -> None:
+    live = Tag.objects.select_related("version").filter(package=package, name=name, removed_revision=None).first()
+    if live is not None and live.version_id == version.pk:
+        return
+    options = handler_for(change.repository.format).parse_options(change.repository.options)
+    if live is not None:
+        gates.judge_tag_move(
+            gates.TagMove(
+                change.actor,
+                change.repository.key,
+                options,
+                package.name,
+                name,
+                live.version.name,
+                version.name,
+            )
+        )
+    revision = change.stamp()
+    if live is not None:
+        writes.close(Tag.objects.filter(pk=live.pk), revision, change.moment)
+    writes.add_tag(version, name, revision, change.actor.principal_id)
+    record(
+        "tag:move" if live else "tag:create",
+        actor=change.actor,
+        repository=change.repository,
+        revision=revision,
+        subject=f"{package.name}:{name}",
+        version=version.name,
+        previous=live.version.name if live else "",
+    )
+
+
+def attach(
+    repository: Repository,
+    actor: Actor,
+    package_name: str,
+    path: str,
+    staged: Staged | None,
+    *,
+    blob_id: int | None = None,
+    media_type: str = "",
+    upload_id: str = "",
+) -> None:
+    """Keep a blob under a name in a package until a version names it: readable, no revision, no event.
+
+    The bytes are `staged`, or those of the row `blob_id` (a mount). With `upload_id`, that session ends with it.
+    """
+    damaged = damaged_keys([staged]) if staged else frozenset()
+
+    def block() -> list[str]:
+        surplus: list[str] = []
+        if staged is not None:
+            blobs, surplus = writes.claim_staged([staged], damaged)
+            blob = blobs[staged.digest.hex]
+        else:
+            assert blob_id is not None
+            blob = writes.claim_blob(blob_id)
+        package = writes.package(repository, package_name)
+        released = 0
+        if upload_id:
+            session = Upload.objects.filter(pk=upload_id, repository=repository).first()
+            if session is None:
+                raise UploadNotFound(f"upload session {upload_id} has ended")
+            released = session.reserved
+            session.delete()
+        quota.hold(repository.namespace_id, [blob], release_reserved=released)
+        writes.check_writable(repository)
+        now = clock.now()
+        live = Artifact.objects.filter(package=package, path=path, removed_revision=None).first()
+        if live is not None:
+            writes.touch([live])
+        else:
+            Artifact.objects.create(
+                package=package,
+                path=path,
+                blob=blob,
+                media_type=media_type,
+                held_by_version=True,
+                uploaded_by_id=actor.principal_id,
+                first_seen_at=now,
+                touched_at=now,
+            )
+        return surplus
+
+    try:
+        surplus = write(block)
+    except BaseException:
+        if staged is not None and _is_orphan(staged.storage_key):
+            store.discard([staged.storage_key])
+        raise
+    store.discard(surplus)
+
+
+def find_readable(
+    repositories: object, path: str, *, prefer: Repository, repository: Repository | None = None, package: str = ""
+) -> Artifact | None:
+    """A live file of this path in repositories the actor may read; one in `prefer`'s namespace first."""
+    rows = (
+        Artifact.objects.select_related("blob", "package__repository")
+        .filter(path=path, removed_revision=None, package__repository__in=repositories)
+        .filter(blob__state=Blob.State.PRESENT)
+    )
+    if repository is not None:
+        rows = rows.filter(package__repository=repository, package__name=package)
+    found = rows.filter(package__repository__namespace_id=prefer.namespace_id).first() or rows.first()
+    if found is not None:
+        ref = selectors.blob_ref(found)
+        if not store.is_intact(ref.storage_key, ref.size, ref.stamp):
+            return None
+    return found
+

@@ -1,0 +1,38 @@
+"""The read door: source, gate, promise. Permission has been checked by the handle."""
+
+from __future__ import annotations
+
+import datetime
+
+from repoman.catalog import selectors, writes
+from repoman.catalog.models import Repository
+from repoman.core import clock
+from repoman.core.errors import FileNotFound
+from repoman.core.records import FileEntry
+from repoman.core.refs import FileRef
+from repoman.sources.local import source_for
+
+from .transactions import write
+
+
+def needs_promise(touched_at: datetime.datetime) -> bool:
+    """Whether the last "it is here" is so long ago that the next one must be remembered: half the grace."""
+    from django.conf import settings
+
+    grace = settings.CONFIGURATION["REPOMAN_COLLECT_GRACE"]
+    return (clock.now() - touched_at).total_seconds() > grace / 2
+
+
+def open_file(repository: Repository, ref: FileRef, *, promise: bool) -> FileEntry:
+    """The file. With `promise`, its grace counts from now before we say that it is here."""
+    entry = source_for(repository).open(ref)
+    if promise and needs_promise(entry.touched_at):
+        write(lambda: _touch(repository, ref))
+    return entry
+
+
+def _touch(repository: Repository, ref: FileRef) -> None:
+    row = selectors.live_artifact(repository.pk, ref.package, ref.path)
+    if row is None:
+        raise FileNotFound(f"{repository.key} has no file '{ref.path}'")
+    writes.touch([row])

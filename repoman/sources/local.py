@@ -1,0 +1,62 @@
+"""Content that was published here: rows, and nothing else."""
+
+from __future__ import annotations
+
+from repoman.catalog import selectors
+from repoman.catalog.models import Repository
+from repoman.core.errors import BadRequest, FileNotFound, PackageNotFound, VersionNotFound
+from repoman.core.records import FileEntry, Listing, VersionEntry
+from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
+
+from .base import Source
+
+
+class LocalSource(Source):
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    def open(self, ref: FileRef) -> FileEntry:
+        row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
+        if row is None:
+            raise FileNotFound(f"{self._repository.key} has no file '{ref.path}'")
+        return selectors.file_entry(row)
+
+    def resolve(self, ref: TagRef | VersionRef) -> VersionEntry:
+        if isinstance(ref, TagRef):
+            row = selectors.live_tagged(self._repository.pk, ref.package, ref.tag)
+            name = ref.tag
+        else:
+            row = selectors.live_version(self._repository.pk, ref.package, ref.version)
+            name = ref.version
+        if row is None:
+            if not selectors.package_exists(self._repository.pk, ref.package):
+                raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
+            raise VersionNotFound(f"{self._repository.key}/{ref.package} has no '{name}'")
+        return selectors.version_entry(row)
+
+    def listing(self, ref: ListingRef) -> Listing:
+        if ref.kind == "folder":
+            return self._folder(ref)
+        if ref.kind == "tags":
+            found = selectors.tags(self._repository.pk, ref.package, after=ref.after, limit=ref.limit)
+            if not found.entries and not selectors.package_exists(self._repository.pk, ref.package):
+                raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
+            return found
+        if ref.kind == "referrers":
+            subject = next(value for key, value in ref.arguments if key == "subject")
+            types = [value for key, value in ref.arguments if key == "artifactType"]
+            return selectors.referrers(self._repository.pk, ref.package, subject, types)
+        raise BadRequest(f"no listing of the kind '{ref.kind}'")
+
+    def _folder(self, ref: ListingRef) -> Listing:
+        found = selectors.folder(self._repository.pk, ref.package, after=ref.after, limit=ref.limit)
+        if not found.entries and ref.package and not selectors.folder_exists(self._repository.pk, ref.package):
+            raise FileNotFound(f"{self._repository.key} has no folder '{ref.package}'")
+        return found
+
+
+def source_for(repository: Repository) -> Source:
+    """The source that answers for this repository."""
+    if repository.type != Repository.Type.LOCAL:
+        raise BadRequest(f"{repository.type} repositories are not served by this version")
+    return LocalSource(repository)
