@@ -187,9 +187,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("REPOMAN_WORKERS", "count", "", "Web processes; unset: one per core.", _text),
     Setting("REPOMAN_UPLOAD_TTL", "seconds", "86400", "How long an idle upload session is kept.", _integer(0)),
-    Setting(
-        "REPOMAN_TRASH_WINDOW", "seconds", "604800", "How long removed content can be brought back.", _integer(0)
-    ),
+    Setting("REPOMAN_TRASH_WINDOW", "seconds", "604800", "How long removed content can be brought back.", _integer(0)),
     Setting(
         "REPOMAN_COLLECT_GRACE",
         "seconds",
@@ -226,9 +224,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Internal location of a front nginx that serves the blob folder (X-Accel-Redirect), for example /_blobs/.",
         _text,
     ),
-    Setting(
-        "REPOMAN_REDIRECT", "flag", "false", "Answer large downloads from S3 with a presigned redirect.", _flag
-    ),
+    Setting("REPOMAN_REDIRECT", "flag", "false", "Answer large downloads from S3 with a presigned redirect.", _flag),
     Setting(
         "REPOMAN_CONTENT_URL", "URL", "", "Another origin that serves user content; unset: the same one.", _public_url
     ),
@@ -240,9 +236,21 @@ SETTINGS: tuple[Setting, ...] = (
         _flag,
     ),
     Setting("REPOMAN_ACCESS_LOG", "flag", "true", "One JSON line per request.", _flag),
-    Setting("REPOMAN_LOG_LEVEL", "choice", "INFO", "Least severity that is logged.", _choice("DEBUG", "INFO", "WARNING", "ERROR")),
+    Setting(
+        "REPOMAN_LOG_LEVEL",
+        "choice",
+        "INFO",
+        "Least severity that is logged.",
+        _choice("DEBUG", "INFO", "WARNING", "ERROR"),
+    ),
     Setting("REPOMAN_METRICS_TOKEN", "text", "", "If set, /metrics wants it as a Bearer token.", _text, secret=True),
-    Setting("REPOMAN_LOGIN_FAILURES", "count", "10", "Wrong passwords per account, or 10 times as many per address, before sign-in is slowed.", _integer(1)),
+    Setting(
+        "REPOMAN_LOGIN_FAILURES",
+        "count",
+        "10",
+        "Wrong passwords per account, or 10 times as many per address, before sign-in is slowed.",
+        _integer(1),
+    ),
 )
 
 

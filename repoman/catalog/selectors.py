@@ -43,6 +43,16 @@ def live_artifact(repository_id: int, package: str, path: str) -> Artifact | Non
     )
 
 
+def artifact_with_bytes(repositories: QuerySet[Repository], sha256: str) -> Artifact | None:
+    """Any live file with these bytes in the repositories."""
+    return (
+        Artifact.objects.select_related("blob", "package", "uploaded_by")
+        .filter(blob__digest=sha256, removed_revision=None, package__repository__in=repositories)
+        .filter(gate_state=Content.Gate.OPEN)
+        .first()
+    )
+
+
 def live_version(repository_id: int, package: str, name: str) -> Version | None:
     return (
         Version.objects.select_related("blob", "package")

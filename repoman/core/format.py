@@ -162,9 +162,7 @@ class FormatHandler(ABC):
                 isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
             ):
                 raise BadRequest(f"option '{key}' must be a list of strings")
-        return self.options(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        )
+        return self.options(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
 
 @lru_cache(maxsize=1)

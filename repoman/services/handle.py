@@ -70,14 +70,7 @@ class RepositoryHandle:
         return source_for(self.repository).listing(ref)
 
     def find_in_repository(self, sha256: str) -> FileEntry | None:
-        rows = selectors.live_packages(permissions.readable(self.actor))
-        from repoman.catalog.models import Artifact
-
-        row = (
-            Artifact.objects.select_related("blob", "package", "uploaded_by")
-            .filter(blob__digest=sha256, removed_revision=None, package__in=rows)
-            .first()
-        )
+        row = selectors.artifact_with_bytes(permissions.readable(self.actor), sha256)
         if row is None:
             return None
         entry = selectors.file_entry(row)
@@ -89,8 +82,12 @@ class RepositoryHandle:
 
     # publishing
 
-    def stage_bytes(self, data: bytes, algorithms: tuple[str, ...] = ()) -> Staged:
-        return store.stage(data, algorithms=algorithms)
+    def stage_bytes(self, data: bytes, algorithms: Sequence[str] = ()) -> Staged:
+        return store.stage(data, algorithms=tuple(algorithms))
+
+    def restage(self, entry: FileEntry) -> Staged:
+        blob = entry.blob
+        return Staged(blob.digest, blob.size, blob.storage_key, blob.stamp)
 
     def publish(self, publication: Publication) -> Published:
         self.check(Action.PUBLISH, publication.package)
@@ -99,9 +96,7 @@ class RepositoryHandle:
     def attach(self, package: str, path: str, staged: Staged, *, media_type: str = "") -> None:
         self.check(Action.PUBLISH, package)
         session = self._pending_uploads.pop(staged.storage_key, "")
-        publish.attach(
-            self.repository, self.actor, package, path, staged, media_type=media_type, upload_id=session
-        )
+        publish.attach(self.repository, self.actor, package, path, staged, media_type=media_type, upload_id=session)
 
     def mount(self, package: str, path: str, source: str | None) -> bool:
         self.check(Action.PUBLISH, package)
@@ -116,11 +111,8 @@ class RepositoryHandle:
             if repository is None or not permissions.has_scope(self.actor, source, Action.READ):
                 return False
         elif self.actor.scopes is not None:
-            # A registry token shows only what it was issued for: look in those names alone.
-            for name, actions in sorted(self.actor.scopes.items()):
-                if Action.READ in actions and name.count("/") >= 2 and self.mount(package, path, name):
-                    return True
-            return False
+            # A registry token was issued for names of this repository: elsewhere it shows nothing.
+            readable = readable.filter(pk=self.repository.pk)
         found = publish.find_readable(
             readable, path, prefer=self.repository, repository=repository, package=source_package
         )
@@ -185,5 +177,3 @@ def open_repository(actor: Actor, key: str) -> RepositoryHandle | None:
     """The handle, or None where there is no such repository: the caller answers as for one that is hidden."""
     repository = selectors.repository_by_key(key)
     return RepositoryHandle(actor, repository) if repository is not None else None
-
-

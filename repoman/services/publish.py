@@ -91,9 +91,7 @@ def _is_orphan(key: str) -> bool:
 def _put_file(
     change: _Change, actions: frozenset[Action], publication: Publication, package: Package, new: NewFile, blob: Blob
 ) -> None:
-    live = (
-        Artifact.objects.select_related("blob").filter(package=package, path=new.path, removed_revision=None).first()
-    )
+    live = Artifact.objects.select_related("blob").filter(package=package, path=new.path, removed_revision=None).first()
     held = live.blob.digest if live else None
     if publication.if_none_match is not None and live is not None:
         if "*" in publication.if_none_match or held in publication.if_none_match:
@@ -313,4 +311,3 @@ def find_readable(
         if not store.is_intact(ref.storage_key, ref.size, ref.stamp):
             return None
     return found
-

@@ -18,7 +18,7 @@ from repoman.core import clock
 from repoman.core.actor import Actor
 from repoman.core.digest import Digest
 from repoman.core.errors import Conflict, RangeInvalid, TooManyRequests, UploadNotFound
-from repoman.core.records import BlobRef, Staged, UploadState
+from repoman.core.records import Staged, UploadState
 from repoman.core.wire import SessionBody
 from repoman.policy import quota
 
@@ -300,5 +300,3 @@ def _identify(row: Upload, expect: Digest, key: str, stamp: str) -> Staged:
 
 def state_of(repository: Repository, actor: Actor, package: str, upload_id: str) -> UploadState:
     return _state(find(repository, actor, package, upload_id))
-
-
