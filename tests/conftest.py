@@ -1,0 +1,42 @@
+"""Fixtures every folder shares: settings for tests, and real servers, started once per test process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("REPOMAN_DATA", tempfile.mkdtemp(prefix="repoman-test-"))
+os.environ.setdefault("REPOMAN_SECRET_KEY", "a-key-for-tests-that-is-long-enough-0123456789")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "repoman.settings")
+
+from tests.running import Deployment, Server  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server as `make run` starts it: SQLite, a folder, worker and scheduler inside."""
+    with Deployment.embedded(tmp_path_factory.mktemp("embedded")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on PostgreSQL, Redis and S3."""
+    with Deployment.full(tmp_path_factory.mktemp("full")) as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "full"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """The same test against both deployments."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
