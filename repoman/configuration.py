@@ -313,7 +313,7 @@ def load(environment: Mapping[str, str] | None = None) -> Configuration:
             raise SettingError(f"{name} is not a setting of Repoman; docs/settings.md lists them")
     configuration = Configuration(values)
     try:
-        configuration.workers
+        _ = configuration.workers
     except ValueError as error:
         raise SettingError(f"REPOMAN_WORKERS {error}") from None
     return configuration

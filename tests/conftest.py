@@ -13,7 +13,7 @@ os.environ.setdefault("REPOMAN_DATA", tempfile.mkdtemp(prefix="repoman-test-"))
 os.environ.setdefault("REPOMAN_SECRET_KEY", "a-key-for-tests-that-is-long-enough-0123456789")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "repoman.settings")
 
-from tests.running import Deployment, Server  # noqa: E402
+from tests.running import Deployment, Server
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from repoman.core.errors import (
     DigestInvalid,
     FileNotFound,
     RepomanError,
-    StorageFull,
     TooLarge,
     Unavailable,
 )
@@ -29,7 +28,6 @@ from .drivers.base import (
     Driver,
     Reader,
     StoreError,
-    StoreFull,
     storage_key,
 )
 from .models import Blob
@@ -70,15 +68,6 @@ def _make_driver() -> Driver:
     return FilesystemDriver(location)
 
 
-def translate(error: StoreError) -> RepomanError:
-    """A driver's error as one that interfaces can answer with."""
-    if isinstance(error, StoreFull):
-        return StorageFull("the blob store is full; nothing was stored. Try again when there is room")
-    if isinstance(error, BlobMissing):
-        return FileNotFound("the bytes are missing from the blob store; upload them again")
-    return Unavailable("the blob store is not available; try again")
-
-
 class BlobSink:
     """New bytes on their way into the store, hashed once while they come. Always ends in finish() or abandon()."""
 
@@ -99,10 +88,7 @@ class BlobSink:
         self._identity = hashlib.sha256()
         self._others = {name: hashlib.new(name, usedforsecurity=False) for name in sorted(wanted)}
         self.size = 0
-        try:
-            self._sink = driver().sink()
-        except StoreError as error:
-            raise translate(error) from error
+        self._sink = driver().sink()
 
     def append(self, buffer: bytes | bytearray | memoryview) -> None:
         """Raises what `too_large` gives (or TooLarge) past the limit, StorageFull, Unavailable."""
@@ -112,10 +98,7 @@ class BlobSink:
         self._identity.update(buffer)
         for hasher in self._others.values():
             hasher.update(buffer)
-        try:
-            self._sink.append(buffer)
-        except StoreError as error:
-            raise translate(error) from error
+        self._sink.append(buffer)
 
     def finish(self) -> Staged:
         """Durable from here on, under a fresh key that no row names yet. Raises DigestInvalid, StorageFull, …"""
@@ -128,9 +111,9 @@ class BlobSink:
                 raise digest_mismatch(self._expect, Digest(self._expect.algorithm, actual))
         try:
             committed = self._sink.commit(storage_key(hex_digest, clock.new_id()))
-        except StoreError as error:
+        except StoreError:
             self.abandon()
-            raise translate(error) from error
+            raise
         return Staged(Digest.sha256(hex_digest), self.size, committed.key, committed.stamp, others)
 
     def abandon(self, keep: bool = False) -> None:
@@ -178,10 +161,7 @@ def discard(keys: list[str]) -> None:
 
 def is_intact(key: str, size: int, stamp: str) -> bool:
     """Whether the object is there with the size and stamp it was stored with. Raises Unavailable."""
-    try:
-        stat = driver().stat(key)
-    except StoreError as error:
-        raise translate(error) from error
+    stat = driver().stat(key)
     return stat is not None and stat.size == size and stat.stamp == stamp
 
 
@@ -192,19 +172,17 @@ def reader(ref: BlobRef) -> Reader:
     """
     try:
         opened = driver().open(ref.storage_key)
-    except BlobMissing as error:
+    except BlobMissing:
         mark_suspect(ref)
-        raise translate(error) from error
-    except StoreError as error:
-        raise translate(error) from error
+        raise FileNotFound("the bytes are missing from the blob store; upload them again") from None
     if opened.size == ref.size and opened.stamp == ref.stamp:
         return opened
     try:
         if opened.size == ref.size and hash_of(opened) == ref.digest.hex:
             return opened
-    except StoreError as error:
+    except StoreError:
         opened.close()
-        raise translate(error) from error
+        raise
     opened.close()
     mark_suspect(ref)
     raise Unavailable("the stored bytes are damaged; an operator must repair them or the content be pushed again")
@@ -224,10 +202,7 @@ def hash_of(opened: Reader) -> str:
 def read_small(ref: BlobRef) -> bytes:
     """All bytes of a small blob, verified against its digest. Raises as `reader`."""
     with reader(ref) as opened:
-        try:
-            data = opened.pread(0, ref.size) if ref.size else b""
-        except StoreError as error:
-            raise translate(error) from error
+        data = opened.pread(0, ref.size) if ref.size else b""
     if hashlib.sha256(data).hexdigest() != ref.digest.hex:
         mark_suspect(ref)
         raise Unavailable("the stored bytes are damaged; an operator must repair them or the content be pushed again")

@@ -25,7 +25,7 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class BlobRef:
-    """Stored bytes, ready to be sent. `media_type` is what the client is told; `name_digest` the digest it asked for."""
+    """Stored bytes, ready to be sent. `media_type` is what the client is told."""
 
     digest: Digest
     size: int

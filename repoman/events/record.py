@@ -1,4 +1,4 @@
-"""Writing facts. A change's event is written in the change's own transaction; if it cannot be, the change is not made."""
+"""Writing facts: in the change's own transaction, so that what cannot be recorded is not done."""
 
 from __future__ import annotations
 

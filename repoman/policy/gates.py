@@ -1,4 +1,4 @@
-"""The points where policy is asked. Rules are loaded from the RULES setting; a rule that fails refuses (fail closed)."""
+"""The points where policy is asked. Rules come from the RULES setting; one that fails refuses (fail closed)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from django.db import transaction
 
 from repoman.blobs import store
-from repoman.blobs.drivers.base import BlobMissing, StoreError, storage_key
+from repoman.blobs.drivers.base import SinkLost, StoreError, storage_key
 from repoman.blobs.models import Upload
 from repoman.catalog import writes
 from repoman.catalog.models import Repository
@@ -129,33 +129,30 @@ class SessionSink:
         self._hash_lost = row.offset > 0 and not row.hash_state
         try:
             self._sink = store.driver().sink(row.resume or None)
-        except BlobMissing:
+        except SinkLost:
             _drop(row)
-            raise UploadNotFound(f"the bytes of upload session {row.pk} are gone; begin a new one") from None
-        except StoreError as error:
+            raise
+        except StoreError:
             _release(row.pk, lease)
-            raise store.translate(error) from error
+            raise
 
     def append(self, buffer: bytes | bytearray | memoryview) -> None:
-        """Raises QuotaExceeded at the buffer that no longer fits, StorageFull, Unavailable, RangeInvalid (lease lost)."""
+        """Raises QuotaExceeded at the buffer that no longer fits, StorageFull, RangeInvalid (lease lost)."""
         if clock.monotonic() - self._renewed > RENEW_SECONDS:
             self._renew()
         self._added += len(buffer)
         if self._limit is not None and self._added > self._limit:
             raise quota.refuse(self._repository.namespace_id, self._added)
         self._hasher.update(buffer)
-        try:
-            self._sink.append(buffer)
-        except StoreError as error:
-            raise store.translate(error) from error
+        self._sink.append(buffer)
 
     def finish(self) -> UploadState:
         """Keep what came; the session's offset grows by it. Raises QuotaExceeded, RangeInvalid (lease lost)."""
         try:
-            resume = self._sink.suspend()
-        except StoreError as error:
+            resume = self._sink.suspend(durable=False)  # power loss may cost a session; a killed process may not
+        except StoreError:
             _release(self._row.pk, self._lease)
-            raise store.translate(error) from error
+            raise
         offset = self._row.offset + self._added
         state = None if self._hash_lost else self._hasher.state()
 
@@ -189,7 +186,9 @@ class SessionSink:
             self._sink.abandon()
         else:
             try:
-                self._sink.suspend()  # the row still says where the session stands; what follows is overwritten
+                self._sink.suspend(
+                    durable=False
+                )  # the row still says where the session stands; what follows is overwritten
             except StoreError:
                 pass  # nothing of this request counts anyway
         _release(self._row.pk, self._lease)
@@ -257,12 +256,12 @@ def finish(repository: Repository, actor: Actor, package: str, upload_id: str, e
     try:
         sink = driver.sink(row.resume or None)
         committed = sink.commit(key)
-    except BlobMissing:
+    except SinkLost:
         _drop(row)
-        raise UploadNotFound(f"the bytes of upload session {upload_id} are gone; begin a new one") from None
-    except StoreError as error:
+        raise
+    except StoreError:
         _release(row.pk, lease)
-        raise store.translate(error) from error
+        raise
     try:
         staged = _identify(row, expect, committed.key, committed.stamp)
         actual = Digest(expect.algorithm, staged.others.get(expect.algorithm, staged.digest.hex))
