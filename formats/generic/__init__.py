@@ -1,0 +1,5 @@
+"""Plain files under plain paths. See README.md."""
+
+from .handler import Generic
+
+handler = Generic()
