@@ -282,7 +282,9 @@ class Configuration:
         url = self.values["REPOMAN_DATABASE_URL"]
         if not url or url.startswith("sqlite"):
             path = unquote(urlsplit(url).path) if url else str(self.data / "repoman.sqlite3")
-            return {"ENGINE": "repoman.db.sqlite", "NAME": path, "CONN_MAX_AGE": None}
+            # Tests run on a file too: a database in memory knows neither WAL nor other processes.
+            test = {"NAME": f"{path}.test"}
+            return {"ENGINE": "repoman.db.sqlite", "NAME": path, "CONN_MAX_AGE": None, "TEST": test}
         parts = urlsplit(url)
         return {
             "ENGINE": "repoman.db.postgresql",
