@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base
 from django.db.utils import NotSupportedError
-from psycopg import Connection
+from psycopg import Connection, OperationalError
 from psycopg_pool import ConnectionPool
 
 from repoman.db.postgresql.validation import DatabaseValidation
@@ -51,6 +52,23 @@ def check_alive(connection: Connection[Any]) -> None:
         connection.execute("")
 
 
+class CheckedPool(ConnectionPool[Any]):
+    """Gives no dead connection. The pool's own `check` sleeps a second and more between two dead ones, so that after a
+    restart of the server a full pool would refuse its next users."""
+
+    def getconn(self, timeout: float | None = None) -> Connection[Any]:
+        """Raises PoolTimeout, an OperationalError."""
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            connection = super().getconn(deadline - time.monotonic())
+            try:
+                check_alive(connection)
+            except OperationalError:
+                self.putconn(connection)  # which throws it away and asks for another
+            else:
+                return connection
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """OPTIONS["pool"] may override POOL; False means a connection for each thread."""
 
@@ -80,11 +98,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if pool is None:
             if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
                 raise ImproperlyConfigured("a pool keeps connections itself: CONN_MAX_AGE must be 0")
-            pool = ConnectionPool(
+            pool = CheckedPool(
                 kwargs={**self.get_connection_params(), "autocommit": True},
                 open=False,
                 configure=self._configure_connection,
-                check=check_alive,
                 **{**POOL, **(options if isinstance(options, dict) else {})},
             )
             # Two threads may both have made one; the first to store it wins, the other is never opened.
