@@ -57,7 +57,7 @@ def set_driver(replacement: Driver | None) -> None:
 def _make_driver() -> Driver:
     from django.conf import settings
 
-    location = str(settings.STORAGES["blobs"]["OPTIONS"]["location"])
+    location = settings.CONFIGURATION.blobs
     if location.startswith("s3://"):
         from .drivers.s3 import S3Driver
 

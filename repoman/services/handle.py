@@ -23,6 +23,7 @@ from repoman.policy import quota
 from repoman.sources.local import source_for
 
 from . import delete, publish, read, upload
+from .upload import SessionSink
 
 
 class RepositoryHandle:
@@ -53,6 +54,8 @@ class RepositoryHandle:
     def check(self, action: Action, package: str = "") -> None:
         """Raises AuthenticationRequired, RepositoryNotFound, Forbidden or ScopeInsufficient."""
         scope = f"{self.repository.key}/{package}" if package else ""
+        if action in self._actions and permissions.has_scope(self.actor, scope, action):
+            return
         permissions.check(self.actor, self.repository, action, scope_name=scope)
 
     # reading
@@ -133,7 +136,7 @@ class RepositoryHandle:
         self.check(Action.PUBLISH, package)
         return upload.state_of(self.repository, self.actor, package, upload_id)
 
-    def open_session(self, plan: SessionBody) -> upload.SessionSink:
+    def open_session(self, plan: SessionBody) -> SessionSink:
         self.check(Action.PUBLISH, plan.package)
         return upload.open_session(self.repository, self.actor, plan)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field
 
+from django.db.models import QuerySet
+
 from repoman.blobs import store
 from repoman.blobs.models import Blob, Upload
 from repoman.catalog import selectors, writes
@@ -295,7 +297,12 @@ def attach(
 
 
 def find_readable(
-    repositories: object, path: str, *, prefer: Repository, repository: Repository | None = None, package: str = ""
+    repositories: QuerySet[Repository],
+    path: str,
+    *,
+    prefer: Repository,
+    repository: Repository | None = None,
+    package: str = "",
 ) -> Artifact | None:
     """A live file of this path in repositories the actor may read; one in `prefer`'s namespace first."""
     rows = (

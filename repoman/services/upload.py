@@ -67,10 +67,8 @@ def _state(row: Upload) -> UploadState:
 
 def find(repository: Repository, actor: Actor, package: str, upload_id: str) -> Upload:
     """The session, if it is this actor's, in this package of this repository. Raises UploadNotFound otherwise."""
-    row = Upload.objects.filter(
-        pk=upload_id, repository=repository, package=package, principal_id=actor.principal_id
-    ).first()
-    if row is None:
+    row = Upload.objects.filter(pk=upload_id, repository=repository, package=package).first()
+    if row is None or row.principal_id != actor.principal_id:
         raise UploadNotFound(f"upload session '{upload_id[:40]}' is unknown; it may have expired or been finished")
     return row
 
