@@ -127,13 +127,25 @@ def tags(repository_id: int, package: str, *, after: str, limit: int | None) -> 
     return Listing(entries, more=len(found) > count)
 
 
-def referrers(repository_id: int, package: str, subject: str, artifact_types: Sequence[str]) -> Listing:
-    """Live versions whose subject is `subject`, oldest first."""
+def referrers(
+    repository_id: int,
+    package: str,
+    subject: str,
+    artifact_types: Sequence[str],
+    *,
+    after: str = "",
+    limit: int | None = None,
+) -> Listing:
+    """Live versions whose subject is `subject`, in byte order of their names."""
+    count = PAGE if limit is None else limit
     rows = Version.objects.filter(
         package__repository_id=repository_id, package__name=package, subject=subject, removed_revision=None
     ).filter(gate_state=Content.Gate.OPEN)
     if artifact_types:
         rows = rows.filter(artifact_type__in=list(artifact_types))
+    if after:
+        rows = rows.filter(name__gt=after)
+    found = list(rows.select_related("blob").order_by("name")[: count + 1])
     entries = tuple(
         Entry(
             row.name,
@@ -145,9 +157,9 @@ def referrers(repository_id: int, package: str, subject: str, artifact_types: Se
             artifact_type=row.artifact_type,
             metadata=row.metadata,
         )
-        for row in rows.select_related("blob").order_by("added_revision", "id")[:PAGE]
+        for row in found[:count]
     )
-    return Listing(entries)
+    return Listing(entries, more=len(found) > count)
 
 
 def folder(repository_id: int, prefix: str, *, after: str, limit: int | None) -> Listing:

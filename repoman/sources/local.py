@@ -45,7 +45,9 @@ class LocalSource(Source):
         if ref.kind == "referrers":
             subject = next(value for key, value in ref.arguments if key == "subject")
             types = [value for key, value in ref.arguments if key == "artifactType"]
-            return selectors.referrers(self._repository.pk, ref.package, subject, types)
+            return selectors.referrers(
+                self._repository.pk, ref.package, subject, types, after=ref.after, limit=ref.limit
+            )
         raise BadRequest(f"no listing of the kind '{ref.kind}'")
 
     def _folder(self, ref: ListingRef) -> Listing:
