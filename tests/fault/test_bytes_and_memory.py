@@ -203,9 +203,8 @@ def test_L1_fifty_parallel_pushes_never_exceed_the_quota(server: Server) -> None
     def push(number: int) -> None:
         image = Image(server.client(username, password), f"{key}/app{number % 5}")
         body = bytes([number]) * 60_000
-        answer = (
-            image.push_blob(body) if number % 2 else image.push_stream(digest_of(body), iter([body[:30_000], body[30_000:]]))
-        )  # fmt: skip
+        halves = [body[:30_000], body[30_000:]]
+        answer = image.push_blob(body) if number % 2 else image.push_stream(digest_of(body), iter(halves))
         statuses.append(answer.status_code)
 
     threads = [threading.Thread(target=push, args=(number,)) for number in range(50)]
