@@ -60,6 +60,8 @@ def claim_staged(staged: Iterable[Staged], damaged: frozenset[str] = frozenset()
     rows: dict[str, Blob] = {
         blob.digest: blob for blob in lock_shared(Blob.objects.filter(digest__in=list(wanted)).order_by("digest"))
     }
+    if Tombstone.objects.filter(storage_key__in=[item.storage_key for item in wanted.values()]).exists():
+        raise ClaimLost("an object that was to be linked has just been collected")
     for hex_digest, item in wanted.items():
         blob = rows.get(hex_digest)
         if blob is None:

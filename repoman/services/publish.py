@@ -17,7 +17,7 @@ from repoman.catalog import selectors, writes
 from repoman.catalog.models import Artifact, Package, Repository, Tag, Version, VersionArtifact
 from repoman.core import clock
 from repoman.core.actor import Action, Actor
-from repoman.core.errors import Conflict, ContentMissing, Forbidden, PreconditionFailed, UploadNotFound
+from repoman.core.errors import Conflict, ContentInvalid, ContentMissing, Forbidden, PreconditionFailed, UploadNotFound
 from repoman.core.format import handler_for
 from repoman.core.records import NewFile, NewVersion, Publication, Published, Staged
 from repoman.events.record import record
@@ -182,18 +182,28 @@ def _put_version(
 
 def _parts(publication: Publication, package: Package, new: NewVersion) -> list[Artifact]:
     """The live files the version names, locked against collection. Raises ContentMissing for what is not there."""
-    wanted = set(new.files) | set(new.either)
+    wanted = set(new.files) | set(new.either) | set(new.optional)
     parts = (
         writes.lock_shared(Artifact.objects.filter(package=package, path__in=sorted(wanted), removed_revision=None))
         if wanted
         else []
     )
     if publication.require_parts:
-        missing = set(new.files) - {part.path for part in parts}
-        named = set(new.versions) | (set(new.either) - {part.path for part in parts})
+        stored = dict(
+            Artifact.objects.filter(pk__in=[part.pk for part in parts]).values_list("path", "blob__size")
+            if new.sizes
+            else ((part.path, None) for part in parts)
+        )
+        missing = set(new.files) - stored.keys()
+        named = set(new.versions) | (set(new.either) - stored.keys())
         if named:
             there = Version.objects.filter(package=package, name__in=sorted(named), removed_revision=None)
-            missing |= named - set(there.values_list("name", flat=True))
+            found = dict(there.values_list("name", "blob__size"))
+            missing |= named - found.keys()
+            stored |= found
+        for name, size in new.sizes.items():
+            if stored.get(name) not in (None, size):
+                raise ContentInvalid(f"it says that {name} has {size} bytes; {stored[name]} are stored", digest=name)
         if missing:
             shown = sorted(missing)
             raise ContentMissing(
