@@ -90,31 +90,27 @@ def remove_rows(
     """Remove these rows of one namespace for good, with the tags of the versions, as far as `still` holds once they are
     locked; a file that a version names stays. Keep the batches small: the namespace's row is locked meanwhile."""
     condition = still if still is not None else Q()
-    version_blobs = dict(Version.objects.filter(condition, pk__in=list(versions)).values_list("pk", "blob_id"))
-    artifact_blobs = dict(Artifact.objects.filter(condition, pk__in=list(artifacts)).values_list("pk", "blob_id"))
+    own_versions = Version.objects.filter(condition, pk__in=list(versions)) if versions else Version.objects.none()
+    own_artifacts = Artifact.objects.filter(condition, pk__in=list(artifacts)) if artifacts else Artifact.objects.none()
+    version_blobs = dict(own_versions.values_list("pk", "blob_id"))
+    artifact_blobs = dict(own_artifacts.values_list("pk", "blob_id"))
     wanted = {blob_id for blob_id in (*version_blobs.values(), *artifact_blobs.values()) if blob_id is not None}
     locked = lock_blobs(wanted)
     lock_namespace(namespace_id)
     free = Q(blob_id__in=locked)
-    doomed_versions = list(
-        for_update(Version.objects.filter(condition, free | Q(blob_id=None), pk__in=list(version_blobs))).values_list(
-            "pk", flat=True
-        )
-    )
-    removed = Removed(busy=len(version_blobs) - len(doomed_versions))
-    removed.tags, _ = Tag.objects.filter(version_id__in=doomed_versions).delete()
-    VersionArtifact.objects.filter(version_id__in=doomed_versions).delete()
-    Version.objects.filter(pk__in=doomed_versions).delete()
-    removed.versions = len(doomed_versions)
-    locked_artifacts = list(
-        for_update(Artifact.objects.filter(condition, free, pk__in=list(artifact_blobs))).values_list("pk", flat=True)
-    )
-    named = set(
-        VersionArtifact.objects.filter(artifact_id__in=locked_artifacts).values_list("artifact_id", flat=True)
-    )
-    doomed_artifacts = [key for key in locked_artifacts if key not in named]
-    Artifact.objects.filter(pk__in=doomed_artifacts).delete()
-    removed.artifacts = len(doomed_artifacts)
-    removed.busy += len(artifact_blobs) - len(locked_artifacts)
+    removed = Removed()
+    if version_blobs:
+        doomed = list(for_update(own_versions.filter(free | Q(blob_id=None))).values_list("pk", flat=True))
+        removed.tags, _ = Tag.objects.filter(version_id__in=doomed).delete()
+        VersionArtifact.objects.filter(version_id__in=doomed).delete()
+        Version.objects.filter(pk__in=doomed).delete()
+        removed.versions = len(doomed)
+        removed.busy += len(version_blobs) - len(doomed)
+    if artifact_blobs:
+        ours = list(for_update(own_artifacts.filter(free)).values_list("pk", flat=True))
+        named = set(VersionArtifact.objects.filter(artifact_id__in=ours).values_list("artifact_id", flat=True))
+        Artifact.objects.filter(pk__in=[key for key in ours if key not in named]).delete()
+        removed.artifacts = len(ours) - len(named)
+        removed.busy += len(artifact_blobs) - len(ours)
     removed.holdings, removed.released_bytes = release(namespace_id, locked)
     return removed

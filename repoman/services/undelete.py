@@ -1,0 +1,164 @@
+"""Bringing back what one revision removed, as long as the trash holds it.
+
+Nothing in the log changes: the closed rows stay closed, and copies of them become live under a new revision.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Any
+
+from repoman.access import permissions
+from repoman.blobs.models import Blob
+from repoman.catalog import writes
+from repoman.catalog.models import Artifact, Repository, Tag, Version, VersionArtifact
+from repoman.core import clock
+from repoman.core.actor import Action, Actor
+from repoman.core.errors import NotFound
+from repoman.events.record import record
+from repoman.policy import quota
+
+from .transactions import write
+
+NAMES_IN_EVENT = 100
+
+
+@dataclass(slots=True)
+class Undeleted:
+    """`revision`: the new one, None where nothing came back. `restored` and `skipped` name things as
+    {"kind", "package", "name"}, the skipped with a `reason`."""
+
+    revision: int | None = None
+    restored: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+
+def undelete(repository: Repository, revision: int, actor: Actor) -> Undeleted:
+    """Bring back what `revision` of the repository removed. What has been taken by something else meanwhile is skipped
+    and reported. Needs PUBLISH and DELETE. Raises NotFound where the trash holds nothing of that revision."""
+    permissions.check(actor, repository, Action.DELETE)
+    permissions.check(actor, repository, Action.PUBLISH)
+    return write(lambda: _undelete(repository, revision, actor))
+
+
+def _undelete(repository: Repository, revision: int, actor: Actor) -> Undeleted:
+    closed: dict[str, Any] = {"package__repository": repository, "removed_revision": revision}
+    # Blobs first, as everywhere: what a purge is removing at this moment is gone once we have them.
+    blob_ids = set(Artifact.objects.filter(**closed).values_list("blob_id", flat=True))
+    blob_ids |= set(Version.objects.filter(**closed).exclude(blob=None).values_list("blob_id", flat=True))
+    parts = VersionArtifact.objects.filter(
+        version__package__repository=repository, version__removed_revision=revision
+    ).exclude(artifact__removed_revision=None)
+    blob_ids |= set(parts.values_list("artifact__blob_id", flat=True))
+    blobs = {blob.pk: blob for blob in writes.lock_shared(Blob.objects.filter(pk__in=blob_ids).order_by("digest"))}
+    quota.hold(repository.namespace_id, blobs.values())
+    current = writes.lock_repository(repository)
+    change = _Restoration(current, actor, clock.now(), Undeleted(), blobs)
+    artifacts = list(Artifact.objects.filter(**closed).select_related("package").order_by("pk"))
+    versions = list(Version.objects.filter(**closed).select_related("package").order_by("pk"))
+    tags = list(Tag.objects.filter(**closed).select_related("package", "version").order_by("pk"))
+    if not (artifacts or versions or tags):
+        raise NotFound(f"revision {revision} of '{repository.key}' removed nothing that the trash still holds")
+    for artifact in artifacts:
+        change.artifact(artifact)
+    for version in versions:
+        change.version(version)
+    for tag in tags:
+        change.tag(tag)
+    outcome = change.outcome
+    if outcome.revision is not None:
+        record(
+            "repository:undelete",
+            actor=actor,
+            repository=current,
+            revision=outcome.revision,
+            subject=f"revision {revision}",
+            restored=[f"{one['kind']} {one['package']} {one['name']}" for one in outcome.restored[:NAMES_IN_EVENT]],
+            restored_count=len(outcome.restored),
+            skipped_count=len(outcome.skipped),
+        )
+    return outcome
+
+
+@dataclass(slots=True)
+class _Restoration:
+    repository: Repository
+    actor: Actor
+    moment: datetime.datetime
+    outcome: Undeleted
+    blobs: dict[int, Blob]
+
+    def _stamp(self) -> int:
+        if self.outcome.revision is None:
+            self.outcome.revision = writes.next_revision(self.repository)
+        return self.outcome.revision
+
+    def _restored(self, kind: str, package: str, name: str) -> None:
+        self.outcome.restored.append({"kind": kind, "package": package, "name": name})
+
+    def _skipped(self, kind: str, package: str, name: str, reason: str) -> None:
+        self.outcome.skipped.append({"kind": kind, "package": package, "name": name, "reason": reason})
+
+    def artifact(self, row: Artifact) -> Artifact | None:
+        """The live file with these bytes at this path, copied if need be; None where other bytes stand there."""
+        live = Artifact.objects.filter(package=row.package, path=row.path, removed_revision=None).first()
+        if live is not None:
+            same = live.blob_id == row.blob_id
+            reason = "it is there already" if same else "another file has its path now"
+            self._skipped("file", row.package.name, row.path, reason)
+            return live if same else None
+        if row.blob_id not in self.blobs:
+            self._skipped("file", row.package.name, row.path, "its bytes are gone")
+            return None
+        self._restored("file", row.package.name, row.path)
+        # A file that no version named had no revision of its own, and needs none now.
+        added = self._stamp() if row.added_revision is not None or not row.held_by_version else None
+        return self._copy(row, touched_at=self.moment, added_revision=added)
+
+    def version(self, row: Version) -> None:
+        live = Version.objects.filter(package=row.package, name=row.name, removed_revision=None).first()
+        if live is not None:
+            same = live.blob_id == row.blob_id
+            reason = "it is there already" if same else "another version has its name now"
+            self._skipped("version", row.package.name, row.name, reason)
+            return
+        if row.blob_id is not None and row.blob_id not in self.blobs:
+            self._skipped("version", row.package.name, row.name, "its bytes are gone")
+            return
+        parts = [self._part(part) for part in row.artifacts.select_related("package").order_by("pk")]
+        if any(part is None for part in parts):
+            self._skipped("version", row.package.name, row.name, "one of its files cannot be brought back")
+            return
+        copy = self._copy(row, added_revision=self._stamp())
+        VersionArtifact.objects.bulk_create([VersionArtifact(version=copy, artifact=part) for part in parts])
+        self._restored("version", row.package.name, row.name)
+
+    def _part(self, row: Artifact) -> Artifact | None:
+        """The live file a version that comes back names: the very row, or what stands for it now."""
+        if row.removed_revision is None:
+            return row
+        live = Artifact.objects.filter(
+            package=row.package, path=row.path, removed_revision=None, blob_id=row.blob_id
+        ).first()
+        return live or self.artifact(row)
+
+    def tag(self, row: Tag) -> None:
+        if Tag.objects.filter(package=row.package, name=row.name, removed_revision=None).exists():
+            self._skipped("tag", row.package.name, row.name, "the tag points elsewhere now")
+            return
+        target = Version.objects.filter(package=row.package, name=row.version.name, removed_revision=None).first()
+        if target is None:
+            self._skipped("tag", row.package.name, row.name, "its version is not there")
+            return
+        writes.add_tag(target, row.name, self._stamp(), self.actor.principal_id)
+        self._restored("tag", row.package.name, row.name)
+
+    def _copy(self, row: Any, **changes: Any) -> Any:
+        """A live copy: the same content, with who brought it first and when, under a new revision."""
+        kept = {
+            each.attname: getattr(row, each.attname)
+            for each in row._meta.concrete_fields
+            if each.attname not in ("id", "removed_revision", "removed_at", "added_revision", *changes)
+        }
+        return type(row).objects.create(**kept, **changes)
