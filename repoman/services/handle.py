@@ -111,7 +111,10 @@ class RepositoryHandle:
                 return False
             repository = readable.filter(key="/".join(parts[:2])).first()
             source_package = parts[2]
-            if repository is None or not permissions.has_scope(self.actor, source, Action.READ):
+            if repository is None:
+                return False
+            elsewhere = repository.pk != self.repository.pk  # within a repository, rights are the same for every name
+            if elsewhere and not permissions.has_scope(self.actor, source, Action.READ):
                 return False
         elif self.actor.scopes is not None:
             # A registry token was issued for names of this repository: elsewhere it shows nothing.
