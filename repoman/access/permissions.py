@@ -210,12 +210,10 @@ def visible_namespaces(actor: Actor) -> QuerySet[Namespace]:
     return rows.filter(pk__in=grants_of(actor.principal_id).filter(namespace__isnull=False).values("namespace_id"))
 
 
-def owned_namespace_names(actor: Actor) -> list[str]:
-    """Names of the namespaces that the actor owns by a grant (an administrator's are not listed)."""
-    if actor.principal_id is None:
-        return []
-    owned = grants_of(actor.principal_id).filter(namespace__isnull=False, role=Role.OWNER)
-    return sorted(set(owned.values_list("namespace__name", flat=True)))
+def owned_namespaces(actor: Actor) -> QuerySet[Namespace]:
+    """Namespaces that the actor owns by a grant, its own or a group's."""
+    owned = grants_of(actor.principal_id or 0).filter(namespace__isnull=False, role=Role.OWNER)
+    return apps.get_model("catalog", "Namespace").objects.filter(pk__in=owned.values("namespace_id"))
 
 
 # --- sets of repositories --------------------------------------------------------------------------------------------

@@ -1,0 +1,234 @@
+"""What a repository holds, for people and scripts: packages, versions, files, page by page; and taking it away.
+
+Pages are found by keyset in an order that concurrent writes cannot disturb: names in byte order, versions from the
+newest revision to the oldest.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import Q, Sum
+
+from repoman.access import permissions
+from repoman.catalog import selectors
+from repoman.catalog.models import Artifact, Content, Package, Repository, Tag, Version, VersionArtifact
+from repoman.core.actor import Action, Actor
+from repoman.core.digest import looks_like_digest
+from repoman.core.errors import BadRequest, MethodNotAllowed, NotFound, PackageNotFound
+from repoman.core.format import handler_for
+from repoman.core.refs import FileRef, TagRef, VersionRef
+
+from . import delete
+from .purge import purge_revision
+
+
+@dataclass(frozen=True, slots=True)
+class PackageItem:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionItem:
+    """`bytes`: its own document and the files it names. `revision`: the one that made it visible."""
+
+    version: str
+    tags: tuple[str, ...]
+    bytes: int
+    media_type: str
+    artifact_type: str
+    subject: str
+    published_at: datetime.datetime
+    uploaded_by: str
+    revision: int
+    yanked: bool
+    deprecated: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileItem:
+    name: str
+    bytes: int
+    digest: str
+    media_type: str
+    published_at: datetime.datetime
+    uploaded_by: str
+
+
+def packages(repository: Repository, *, q: str = "", after: str = "", limit: int) -> list[PackageItem]:
+    """Names that hold something, in byte order after `after`; `q` is a substring, taken literally."""
+    rows = selectors.live_packages([repository.pk]).order_by("name")
+    if q:
+        rows = rows.filter(name__icontains=q)
+    if after:
+        rows = rows.filter(name__gt=after)
+    return [PackageItem(name) for name in rows.values_list("name", flat=True)[:limit]]
+
+
+def _package(repository: Repository, name: str) -> Package:
+    found = Package.objects.filter(repository=repository, name=handler_for(repository.format).normalize(name)).first()
+    if found is None or not selectors.package_exists(repository.pk, found.name):
+        raise PackageNotFound(f"'{repository.key}' has no package '{name[:200]}'")
+    return found
+
+
+def _is_tag(repository: Repository, version: str) -> bool:
+    return handler_for(repository.format).version_by_digest and not looks_like_digest(version)
+
+
+def versions(
+    repository: Repository, package: str, *, version: str = "", after: tuple[int, str] | None = None, limit: int
+) -> list[VersionItem]:
+    """Versions of the package, the newest revision first; `version` names one, where the format has digests also by
+    tag. `after` is (revision, version) of the last one seen. Raises PackageNotFound."""
+    owner = _package(repository, package)
+    rows = Version.objects.filter(package=owner, removed_revision=None, gate_state=Content.Gate.OPEN)
+    if version and _is_tag(repository, version):
+        rows = rows.filter(tags__name=version, tags__removed_revision=None)
+    elif version:
+        rows = rows.filter(name=version)
+    if after is not None:
+        rows = rows.filter(Q(added_revision__lt=after[0]) | Q(added_revision=after[0], name__gt=after[1]))
+    page = list(rows.select_related("blob", "uploaded_by").order_by("-added_revision", "name")[:limit])
+    ids = [row.pk for row in page]
+    tags: dict[int, list[str]] = {}
+    for version_id, name in (
+        Tag.objects.filter(version_id__in=ids, removed_revision=None).order_by("name").values_list("version_id", "name")
+    ):
+        tags.setdefault(version_id, []).append(name)
+    sizes = dict(
+        VersionArtifact.objects.filter(version_id__in=ids)
+        .values_list("version_id")
+        .annotate(total=Sum("artifact__blob__size"))
+        .values_list("version_id", "total")
+    )
+    return [
+        VersionItem(
+            version=row.name,
+            tags=tuple(tags.get(row.pk, ())),
+            bytes=(row.blob.size if row.blob else 0) + (sizes.get(row.pk) or 0),
+            media_type=row.media_type,
+            artifact_type=row.artifact_type,
+            subject=row.subject,
+            published_at=row.first_seen_at,
+            uploaded_by=row.uploaded_by.username if row.uploaded_by else "",
+            revision=row.added_revision or 0,
+            yanked=row.is_yanked,
+            deprecated=row.deprecated,
+        )
+        for row in page
+    ]
+
+
+def files(
+    repository: Repository, package: str, *, version: str = "", name: str = "", after: str = "", limit: int
+) -> list[FileItem]:
+    """Files of the package, or of one of its versions, by path in byte order. Raises PackageNotFound."""
+    owner = _package(repository, package)
+    rows = Artifact.objects.filter(package=owner, removed_revision=None, gate_state=Content.Gate.OPEN)
+    if version:
+        named = Version.objects.filter(package=owner, removed_revision=None, gate_state=Content.Gate.OPEN)
+        if _is_tag(repository, version):
+            named = named.filter(tags__name=version, tags__removed_revision=None)
+        else:
+            named = named.filter(name=version)
+        rows = rows.filter(pk__in=VersionArtifact.objects.filter(version__in=named).values("artifact_id"))
+    if name:
+        rows = rows.filter(path=name)
+    if after:
+        rows = rows.filter(path__gt=after)
+    return [
+        FileItem(
+            name=row.path,
+            bytes=row.blob.size,
+            digest=f"sha256:{row.blob.digest}",
+            media_type=row.media_type,
+            published_at=row.first_seen_at,
+            uploaded_by=row.uploaded_by.username if row.uploaded_by else "",
+        )
+        for row in rows.select_related("blob", "uploaded_by").order_by("path")[:limit]
+    ]
+
+
+# --- taking away -----------------------------------------------------------------------------------------------------
+
+
+def _check_removal(actor: Actor, repository: Repository, purge: bool) -> None:
+    permissions.check(actor, repository, Action.DELETE)
+    if purge:
+        permissions.check(actor, repository, Action.MANAGE)
+
+
+def remove_versions(
+    actor: Actor,
+    repository: Repository,
+    package: str,
+    *,
+    version: str = "",
+    everything: bool = False,
+    purge: bool = False,
+) -> None:
+    """Remove one version (a tag where the format has digests: only the tag), or with `everything` all the package holds.
+
+    `purge`: skip the trash, so that the bytes no longer count; for owners. Raises BadRequest, VersionNotFound.
+    """
+    _check_removal(actor, repository, purge)
+    if bool(version) == everything:
+        raise BadRequest("name one 'version', or ask for 'all=true'")
+    owner = _package(repository, package)
+    revisions: list[int] = []
+    if version and _is_tag(repository, version):
+        revisions.append(delete.remove_tag(repository, actor, TagRef(owner.name, version)))
+    elif version:
+        revisions.append(delete.remove_version(repository, actor, VersionRef(owner.name, version)))
+    else:
+        revisions += _remove_all(actor, repository, owner)
+    if purge:
+        _purge(repository, revisions)
+
+
+def _remove_all(actor: Actor, repository: Repository, owner: Package) -> list[int]:
+    """One revision for each version and file; what somebody else removes meanwhile is not missed."""
+    revisions: list[int] = []
+    names = Version.objects.filter(package=owner, removed_revision=None).order_by("-added_revision", "name")
+    for name in list(names.values_list("name", flat=True)):
+        try:
+            revisions.append(delete.remove_version(repository, actor, VersionRef(owner.name, name)))
+        except NotFound:
+            continue
+    paths = Artifact.objects.filter(package=owner, removed_revision=None, held_by_version=False).order_by("path")
+    for path in list(paths.values_list("path", flat=True)):
+        try:
+            revisions.append(delete.remove_file(repository, actor, FileRef(owner.name, path)))
+        except NotFound:
+            continue
+    return revisions
+
+
+def remove_file(actor: Actor, repository: Repository, package: str, *, name: str = "", purge: bool = False) -> None:
+    """Remove one file of the package. Where files are packages, `name` may be left out. Raises FileNotFound."""
+    _check_removal(actor, repository, purge)
+    if not name and not handler_for(repository.format).files_are_packages:
+        raise BadRequest("'name' is needed: which file of the package?")
+    owner = _package(repository, package)
+    revision = delete.remove_file(repository, actor, FileRef(owner.name, name or owner.name))
+    if purge:
+        _purge(repository, [revision])
+
+
+def _purge(repository: Repository, revisions: Sequence[int]) -> None:
+    for revision in revisions:
+        purge_revision(repository, revision)
+
+
+def annotate_version(
+    actor: Actor, repository: Repository, package: str, version: str, changes: dict[str, object]
+) -> None:
+    """Yanking and deprecation, for formats that have them. Raises MethodNotAllowed for the others."""
+    permissions.check(actor, repository, Action.PUBLISH)
+    raise MethodNotAllowed(
+        f"{repository.format} repositories have no {', '.join(sorted(changes)) or 'annotations'}",
+        allow=["GET", "HEAD", "DELETE"],
+    )

@@ -1,0 +1,319 @@
+"""Making, changing and deleting repositories, and saying why an actor may or may not act on one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from repoman.access import epoch, permissions, secrets
+from repoman.access.authenticate import actor_of
+from repoman.access.models import Principal
+from repoman.catalog import selectors
+from repoman.catalog.models import Namespace, Repository, RepositoryMember
+from repoman.core import clock
+from repoman.core.actor import Action, Actor
+from repoman.core.errors import BadRequest, Conflict, RepositoryNotFound
+from repoman.core.format import FormatHandler, handlers
+from repoman.core.names import check_key_part
+from repoman.events.record import record
+from repoman.jobs import queue
+
+from . import accounts
+from .transactions import write
+
+# Types that have a source which answers for them.
+SERVED_TYPES = frozenset({Repository.Type.LOCAL})
+REMOTE_FIELDS = {
+    "url": str,
+    "username": str,
+    "password": str,
+    "metadata_ttl": int,
+    "negative_ttl": int,
+    "stale_for": int,
+    "connect_timeout": int,
+    "read_timeout": int,
+    "offline": bool,
+    "token_realms": list,
+}
+MEMBERS_MOST = 100
+
+
+def repository(actor: Actor, key: str, action: Action = Action.READ) -> Repository:
+    """The repository, for a call of the API. With READ, a token that may only manage it sees it too.
+
+    Raises AuthenticationRequired, RepositoryNotFound, Forbidden, ScopeInsufficient (for every registry token).
+    """
+    found = selectors.repository_by_key(key)
+    if action is Action.MANAGE:
+        permissions.check_management(actor, site_wide=False)
+    elif action is Action.READ and found is not None and actor.scopes is None:
+        if Action.MANAGE in permissions.allowed_actions(actor, found):
+            return found
+    permissions.check(actor, found, action, mount=key)
+    assert found is not None
+    return found
+
+
+def repositories(actor: Actor, namespace: Namespace | None = None) -> QuerySet[Repository]:
+    """What the actor may know of, for a management call."""
+    permissions.check_management(actor, site_wide=False)
+    rows = permissions.visible(actor).select_related("namespace", "deploy_target")
+    return rows.filter(namespace=namespace) if namespace is not None else rows
+
+
+def _handler(format_name: str) -> FormatHandler:
+    handler = handlers().get(format_name)
+    if handler is None:
+        raise BadRequest(f"there is no format '{format_name[:40]}'; there are: {', '.join(sorted(handlers()))}")
+    return handler
+
+
+def create_repository(
+    actor: Actor,
+    namespace_name: str,
+    *,
+    name: str,
+    format: str,
+    type: str = Repository.Type.LOCAL,
+    description: str = "",
+    anonymous_read: bool = False,
+    options: Mapping[str, object] | None = None,
+    remote: Mapping[str, object] | None = None,
+    members: Sequence[str] | None = None,
+    deploy_target: str | None = None,
+) -> Repository:
+    """Raises Conflict if the name is taken, BadRequest for what does not go together."""
+    namespace = accounts.namespace(actor, namespace_name, Action.MANAGE)
+    check_key_part(name, "repository")
+    handler = _handler(format)
+    given = dict(options or {})
+    handler.parse_options(given)
+    if type not in Repository.Type.values:
+        raise BadRequest(f"there is no type '{type[:40]}'; there are: {', '.join(Repository.Type.values)}")
+    if type not in SERVED_TYPES:
+        raise BadRequest(f"{type} repositories are not available for the format '{format}' yet", field="type")
+    if (remote is not None) != (type == Repository.Type.REMOTE):
+        raise BadRequest("a remote repository, and no other, needs 'remote' with a 'url'", field="remote")
+    if (members or deploy_target) and type != Repository.Type.VIRTUAL:
+        raise BadRequest("only a virtual repository has 'members' and a 'deploy_target'", field="members")
+    stored_remote = _merged_remote(None, remote) if remote is not None else None
+    key = f"{namespace.name}/{name}"
+
+    def block() -> Repository:
+        if Repository.objects.filter(key=key).exists():
+            raise Conflict(f"the repository '{key}' exists already")
+        row = Repository.objects.create(
+            namespace=namespace,
+            name=name,
+            key=key,
+            format=format,
+            type=type,
+            description=description,
+            anonymous_read=anonymous_read,
+            options=given,
+            remote=stored_remote,
+            created_by_id=actor.principal_id,
+            created_at=clock.now(),
+        )
+        if members is not None:
+            _set_members(actor, row, members)
+        if deploy_target is not None:
+            _set_deploy_target(row, deploy_target)
+        record(
+            "repository:create",
+            actor=actor,
+            repository=row,
+            subject=key,
+            format=format,
+            type=type,
+            anonymous_read=anonymous_read,
+        )
+        return row
+
+    return write(block)
+
+
+FIXED_FIELDS = ("name", "format", "type")
+
+
+def update_repository(actor: Actor, key: str, changes: Mapping[str, Any]) -> Repository:
+    """`changes`: description, anonymous_read, state, options (merged; null takes one back), remote (merged), members
+    (replaced) and deploy_target. Raises BadRequest, Conflict."""
+    found = repository(actor, key, Action.MANAGE)
+    handler = _handler(found.format)
+    state = changes.get("state")
+    if state is not None and state not in (Repository.State.ACTIVE, Repository.State.READ_ONLY):
+        raise BadRequest("'state' must be active or read_only", field="state")
+
+    def block() -> Repository:
+        epoch.bump()  # its lock also queues changes of membership, so that two cannot close a circle
+        row = Repository.objects.select_for_update().filter(pk=found.pk).first()
+        if row is None or row.state == Repository.State.DELETING:
+            raise RepositoryNotFound(f"there is no repository '{key}'")
+        for field in ("description", "anonymous_read", "state"):
+            if field in changes:
+                setattr(row, field, changes[field])
+        if "options" in changes:
+            merged = {**row.options, **changes["options"]}
+            row.options = {name: value for name, value in merged.items() if value is not None}
+            handler.parse_options(row.options)
+        if "remote" in changes:
+            if row.type != Repository.Type.REMOTE:
+                raise BadRequest("only a remote repository has 'remote'", field="remote")
+            row.remote = _merged_remote(row.remote, changes["remote"] or {})
+        if row.type != Repository.Type.VIRTUAL and (changes.get("members") or changes.get("deploy_target")):
+            raise BadRequest("only a virtual repository has 'members' and a 'deploy_target'", field="members")
+        row.save(update_fields=["description", "anonymous_read", "state", "options", "remote"])
+        if row.type == Repository.Type.VIRTUAL:
+            if "members" in changes:
+                _set_members(actor, row, changes["members"] or [])
+            if "deploy_target" in changes or "members" in changes:
+                kept = row.deploy_target.key if row.deploy_target is not None else None
+                _set_deploy_target(row, changes.get("deploy_target", kept))
+        shown = {name: changes[name] for name in ("anonymous_read", "state", "options") if name in changes}
+        record("repository:update", actor=actor, repository=row, subject=key, changed=sorted(changes), **shown)
+        return row
+
+    return write(block)
+
+
+# --- remotes and virtuals --------------------------------------------------------------------------------------------
+
+
+def _merged_remote(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the row keeps: `given` over `stored`. The password is sealed; absent it stays, null clears it."""
+    merged = dict(stored or {})
+    for name, value in given.items():
+        if name not in REMOTE_FIELDS:
+            raise BadRequest(f"'{name[:40]}' is not a setting of a remote", field=f"remote.{name[:40]}")
+        wanted: type = REMOTE_FIELDS[name]
+        if value is None:
+            merged.pop(name, None)
+        elif not _fits(value, wanted):
+            raise BadRequest(f"remote setting '{name}' must be a {wanted.__name__}", field=f"remote.{name}")
+        elif name == "password":
+            merged[name] = str(secrets.encrypt(str(value)))
+        else:
+            merged[name] = value
+    if not merged.get("url"):
+        raise BadRequest("a remote repository needs a 'url'", field="remote.url")
+    return merged
+
+
+def _fits(value: object, wanted: type) -> bool:
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if wanted is list:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, wanted)
+
+
+def _set_members(actor: Actor, virtual: Repository, keys: Sequence[str]) -> None:
+    """Replace the members, in this order: each readable by the actor, of the same format, and leading to no circle."""
+    if len(set(keys)) != len(keys):
+        raise BadRequest("'members' names a repository twice", field="members")
+    if len(keys) > MEMBERS_MOST:
+        raise BadRequest(f"a virtual repository has at most {MEMBERS_MOST} members", field="members")
+    found = {row.key: row for row in permissions.visible(actor).filter(key__in=list(keys))}
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise BadRequest(f"'members' names what is not there: {', '.join(missing)[:200]}", field="members")
+    for row in found.values():
+        if row.format != virtual.format:
+            raise BadRequest(f"'{row.key}' holds {row.format}, not {virtual.format}", field="members")
+        if row.pk == virtual.pk or virtual.pk in _below(row.pk):
+            raise Conflict(f"'{row.key}' contains '{virtual.key}' already: members may not form a circle")
+    RepositoryMember.objects.filter(virtual=virtual).delete()
+    RepositoryMember.objects.bulk_create(
+        RepositoryMember(virtual=virtual, member=found[key], position=position) for position, key in enumerate(keys)
+    )
+
+
+def _below(repository_id: int) -> set[int]:
+    """Ids of everything that the virtual contains, at any depth."""
+    seen: set[int] = set()
+    wave = {repository_id}
+    while wave:
+        below = RepositoryMember.objects.filter(virtual_id__in=wave).values_list("member_id", flat=True)
+        wave = set(below) - seen
+        seen |= wave
+    return seen
+
+
+def _set_deploy_target(virtual: Repository, key: str | None) -> None:
+    target = None
+    if key is not None:
+        members = RepositoryMember.objects.filter(virtual=virtual, member__type=Repository.Type.LOCAL)
+        found = members.select_related("member").filter(member__key=key).first()
+        if found is None:
+            raise BadRequest(f"the deploy target '{key[:127]}' is not a local member", field="deploy_target")
+        target = found.member
+    virtual.deploy_target = target
+    virtual.save(update_fields=["deploy_target"])
+
+
+# --- deletion --------------------------------------------------------------------------------------------------------
+
+
+def delete_repository(actor: Actor, key: str, *, force: bool = False) -> None:
+    """Gone for everybody when this returns, and its name is free; a job removes what it held.
+
+    Raises Conflict, naming them, while virtual repositories contain it, unless `force` takes it out of them.
+    """
+    found = repository(actor, key, Action.MANAGE)
+
+    def block() -> None:
+        epoch.bump()
+        row = Repository.objects.select_for_update().filter(pk=found.pk).first()
+        if row is None or row.state == Repository.State.DELETING:
+            raise RepositoryNotFound(f"there is no repository '{key}'")
+        inside = Repository.objects.filter(members__member=row)
+        if inside.exists() and not force:
+            seen = sorted(permissions.visible(actor).filter(pk__in=inside.values("pk")).values_list("key", flat=True))
+            named = ", ".join(seen) or "a repository you may not see"
+            raise Conflict(f"'{key}' is a member of {named}; take it out first, or delete with force", members=seen)
+        Repository.objects.filter(Q(deploy_target=row) | Q(pk=row.pk)).update(deploy_target=None)
+        RepositoryMember.objects.filter(member=row).delete()
+        RepositoryMember.objects.filter(virtual=row).delete()
+        record("repository:delete", actor=actor, repository=row, subject=key, forced=force or None)
+        # No name can be spelt like this, so nothing finds the row any more and another may take the key.
+        Repository.objects.filter(pk=row.pk).update(
+            state=Repository.State.DELETING, key=f"{row.namespace.name}/:{row.pk}", anonymous_read=False
+        )
+        queue.request(
+            "delete_repository",
+            {"repository_id": row.pk},
+            requested_by=actor.name,
+            dedupe_key=f"delete_repository:{row.pk}",
+        )
+
+    write(block)
+
+
+# --- why -------------------------------------------------------------------------------------------------------------
+
+
+def explain(actor: Actor, key: str, *, subject: str | None, action: Action, path: str = "") -> dict[str, object]:
+    """Why `subject` (a user; None: the actor itself) may or may not act. About others: for owners only.
+
+    `subject` "anonymous" asks for callers who are not signed in.
+    """
+    found = repository(actor, key, Action.READ if subject is None else Action.MANAGE)
+    permissions.check_management(actor, site_wide=False)
+    if subject is None or subject == actor.name:
+        asked = actor
+    elif subject == "anonymous":
+        asked = Actor()
+    else:
+        principal = Principal.objects.filter(username=subject).first()
+        if principal is None:
+            raise accounts.UserNotFound(f"there is no user '{subject[:128]}'")
+        asked = actor_of(principal)
+        if principal.is_disabled:
+            said = permissions.explain(asked, found, action)
+            reasons = said["reasons"]
+            assert isinstance(reasons, list)
+            return {**said, "path": path, "allowed": False, "reasons": ["the account is disabled", *reasons]}
+    return {**permissions.explain(asked, found, action), "path": path}
