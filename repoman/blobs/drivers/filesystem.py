@@ -22,11 +22,12 @@ leader in one process cannot; a leader that works through a batch alone is far b
 files only, by less than the spread between rounds (649 to 3282), lose on larger ones, wait for every dirty page of
 everybody on that filesystem, and report a failed write without saying whose. So each thread syncs for itself.
 
-System calls per object of one append: SYSCALLS
+System calls per object of one append, as strace counts them: 12, namely stat (root), getrandom, openat, flock, write,
+fsync, fstat, renameat2, openat (folder), fsync, close, close. Only the two fsyncs take noticeable time.
 
 Large objects: writeback is started every 8 MiB while bytes arrive (`sync_file_range`, which does not wait), so the
-final fsync finds little to do. Measured for 256 MiB in pieces of 1 MiB: last fsync 6 ms instead of 109 ms, in all
-0.145 s, against 0.21 s without and 0.25 s for `dd bs=1M conv=fsync`.
+final fsync finds little to do. Measured for 256 MiB in pieces of 1 MiB, medians of 5: commit() takes 13 ms (109 ms
+without), the whole 1.52 GB/s; `dd bs=1M conv=fsync` beside it 1.05 GB/s.
 """
 
 from __future__ import annotations
@@ -340,9 +341,7 @@ class FilesystemDriver(Driver):
         try:
             self.failpoint("check")
             if len({os.stat(f"{self.root}/{name}").st_dev for name in ("", UPLOADS, "sha256")}) != 1:
-                raise StoreUnavailable(
-                    "The folders of the blob store are on different filesystems; renames would fail."
-                )
+                raise StoreUnavailable("The blob store spans several filesystems; renames in it would fail.")
             descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._file_mode)
             try:
                 if os.write(descriptor, bytes(CHECK_BYTES)) != CHECK_BYTES:
