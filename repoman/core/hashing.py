@@ -3,8 +3,8 @@
 `hashlib` objects can be neither pickled nor saved, so an upload of many requests would have to be read and hashed once
 more when it completes. libcrypto's own SHA-256 context is a plain C structure (`SHA256_CTX` in OpenSSL's `sha.h`, 112
 bytes), so it is called here through ctypes and its bytes are kept between the requests. Measured on x86-64, OpenSSL
-3.0, one core: in pieces of 1 MiB 1.58 GB/s (`hashlib.sha256` 1.56), of 64 KiB 1.53 (1.55), a whole digest of 1,000
-bytes 4.3 µs (1.2). The interpreter lock is released while a piece of 2 KiB or more is hashed.
+3.0, one core, best of 7: in pieces of 1 MiB 1.58 GB/s (`hashlib.sha256` 1.56), of 64 KiB 1.53 (1.55), a whole digest of
+1,000 bytes 4.3 µs (1.2). The interpreter lock is released while a piece of 2 KiB or more is hashed.
 
 Where libcrypto offers no such functions (or they fail the self-test below) `Sha256` falls back to hashlib: everything
 works, `state()` gives None, and the caller hashes the stored bytes once more at the end.

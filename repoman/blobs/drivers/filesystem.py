@@ -5,29 +5,35 @@ syncs the file, renames it without ever replacing another, and syncs the folder;
 seen durable are synced with their parents. An error of fsync means that the kernel may already have dropped the
 pages: the file is discarded, fsync is never tried again.
 
-Why there is no group commit here. Measured on ext4 over a virtio disk with two cores, 7 rounds interleaved, median
-commits per second, everything durable (individual = each thread syncs its own file and folder; syncfs = a leader calls
-syncfs before and after the renames of its batch; leader = a leader fsyncs each file and each distinct folder in turn):
+Why there is no group commit here. Measured on ext4 over a virtio disk, two cores shared with other work; commits per
+second with everything durable, median of 7 interleaved rounds (individual: each thread syncs its own file and folder;
+syncfs: a leader calls syncfs before and after the renames of its batch; folders: each thread syncs its file, a leader
+calls syncfs once for the folders of several):
 
-    size    threads   individual   syncfs   leader
-    4 KiB      1          748        686       -
-    4 KiB      4          933       1053       -
-    4 KiB     16         1598       2257      250
-    1 MiB      1          311        312       -
-    1 MiB      4          553        473       -
-    1 MiB     16          727        607      180
+    size    threads   individual   syncfs   folders
+    4 KiB      1          748        686       837
+    4 KiB      4          933       1053      1212
+    4 KiB     16         1598       2257      1628
+    1 MiB      1          311        312       310
+    1 MiB      4          553        473       529
+    1 MiB     16          727        607       627
 
-The kernel already merges the journal commits of fsyncs that wait together, those of other processes included, which a
-leader in one process cannot; a leader that works through a batch alone is far behind. Two syncfs win for many small
-files only, by less than the spread between rounds (649 to 3282), lose on larger ones, wait for every dirty page of
-everybody on that filesystem, and report a failed write without saying whose. So each thread syncs for itself.
+The rounds spread far more than the columns differ (4 KiB, 16 threads: individual 649 to 3282, syncfs 606 to 3173), so
+this shows no clear winner, only that grouping may gain something for many small files and lose it on larger ones. A
+leader that fsyncs each file and folder of its batch in turn is clearly worse: in another run of 5 rounds, not interleaved
+and so a rougher comparison, 252 against 1607 (4 KiB, 16 threads) and 184 against 358 (1 MiB).
+
+What decides is the rest. The kernel already merges the journal commits of fsyncs that wait together, those of other
+processes included, which a leader in one process cannot. syncfs waits for every dirty page of everybody on that
+filesystem, and reports a failed write without saying whose. So each thread syncs for itself.
 
 System calls per object of one append, as strace counts them: 12, namely stat (root), getrandom, openat, flock, write,
 fsync, fstat, renameat2, openat (folder), fsync, close, close. Only the two fsyncs take noticeable time.
 
 Large objects: writeback is started every 8 MiB while bytes arrive (`sync_file_range`, which does not wait), so the
-final fsync finds little to do. Measured for 256 MiB in pieces of 1 MiB, medians of 5: commit() takes 13 ms (109 ms
-without), the whole 1.52 GB/s; `dd bs=1M conv=fsync` beside it 1.05 GB/s.
+final fsync finds little to do. Measured for 256 MiB in pieces of 1 MiB, medians of 5: commit() takes 13 ms, the whole
+1.52 GB/s; `dd bs=1M conv=fsync`, which also reads its source from the page cache, 1.05 GB/s. A bare loop of writes in a
+separate run spent 109 ms in the last fsync without the early writeback and 6 ms with it.
 """
 
 from __future__ import annotations
