@@ -75,3 +75,12 @@ class Upload(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["touched_at"], name="upload_touched")]
+
+
+class Store(models.Model):
+    """A blob store this installation has begun to use. Once `is_initialised`, an empty one is a lost one."""
+
+    name = models.CharField(max_length=32, unique=True)
+    instance_id = models.CharField(max_length=32)
+    is_initialised = models.BooleanField(default=False)
+    created_at = models.DateTimeField()
