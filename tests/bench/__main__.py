@@ -1,0 +1,85 @@
+"""Run the benchmarks: see the package. Needs the tools of `python tests/tools/provision.py`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+
+from tests.bench import report, rows, subjects
+from tests.tools import provision, services
+
+# Groups that need the images of `seed`; the others bring their own content.
+_NEED_SEED = (rows.reads, rows.trickle, rows.start)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="beginnings of rows, such as tag, up-4k or growth")
+    parser.add_argument("--quick", action="store_true", help="one round, less content: under two minutes")
+    parser.add_argument("--output", type=Path, help="write the table to this file instead of showing it")
+    parser.add_argument("--folder", type=Path, help="where the servers keep their data (default: the temporary folder)")
+    parser.add_argument("--peers", help="comma-separated, instead of all; 'none' for ours alone")
+    parser.add_argument("--rounds", type=int, help="instead of what the run has")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, _stop)
+    plan = rows.QUICK if given.quick else rows.FULL
+    if given.rounds:
+        from dataclasses import replace
+
+        plan = replace(plan, rounds=given.rounds, large_rounds=given.rounds)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=given.folder) as created, contextlib.ExitStack() as stack:
+        folder = Path(created)
+        folder.chmod(0o711)  # a front nginx reaches the files in it
+        bench = rows.Bench(plan, folder, tuple(given.rows))
+        servers = _start(bench, stack, given.peers)
+        rows.seed(bench)
+        for group in rows.GROUPS:
+            bench.say(group.__name__)
+            group(bench)
+        text = report.render(bench, servers, folder)
+        bench.say(f"done in {time.monotonic() - begun:.0f} s")
+    if given.output:
+        given.output.write_text(text)
+    else:
+        print(text)
+    return 0
+
+
+def _start(bench: rows.Bench, stack: contextlib.ExitStack, peers: str | None) -> str:
+    """Start all servers; a text that names the peers."""
+    names = []
+    wanted = None if peers is None else set(peers.split(","))
+    for peer in subjects.PEERS:
+        if wanted is not None and peer.name not in wanted:
+            continue
+        if not peer.there():
+            bench.notes.append(f"{peer.name} is not on this machine's PATH and was not measured.")
+            continue
+        bench.peers.append(stack.enter_context(peer.start(bench.folder / peer.name)))
+        names.append(f"{peer.name} {peer.version()}")
+    if wanted is None or "nginx" in wanted:
+        bench.nginx = stack.enter_context(subjects.nginx())
+        names.append("nginx")
+    bench.ours = stack.enter_context(subjects.repoman(bench.folder / "repoman"))
+    return ", ".join(names) or "alone"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (services.ServerError, rows.LoadError, provision.ProvisionError, RuntimeError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(1)

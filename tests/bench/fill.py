@@ -1,0 +1,115 @@
+"""Fill a server's image with many tags, manifests and blobs through the ORM, which takes seconds instead of minutes.
+
+    python -m tests.bench.fill COUNT NAMESPACE/REPOSITORY/IMAGE FILE.json
+
+Runs in the environment of the server (REPOMAN_DATA …), which may be running. The rows are those that as many pushes
+leave, without their events; files are written without syncing. FILE gets tag, manifest and layer digest of each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import django
+
+CHUNK = 2000
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "repoman.settings")
+    django.setup()
+    count, name, output = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    namespace, repository, image = name.split("/", 2)
+    items: list[dict[str, str]] = []
+    for start in range(0, count, CHUNK):
+        items += _chunk(f"{namespace}/{repository}", image, start, min(CHUNK, count - start))
+    output.write_text(json.dumps(items))
+
+
+def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]:
+    from django.conf import settings
+    from django.db import transaction
+    from django.db.models import F
+
+    from repoman.blobs.drivers.base import storage_key
+    from repoman.blobs.models import Blob
+    from repoman.catalog.models import (
+        Artifact,
+        Holding,
+        Namespace,
+        Package,
+        Repository,
+        Tag,
+        Version,
+        VersionArtifact,
+    )
+    from repoman.core import clock
+    from tests.bench import content
+
+    root = Path(settings.CONFIGURATION.blobs)
+    now = clock.now()
+    made = [content.image(f"t{start + at:07}", 64) for at in range(count)]
+
+    def stored(digest: str, data: bytes) -> Blob:
+        hex_digest = digest.removeprefix("sha256:")
+        where = storage_key(hex_digest, clock.new_id())
+        file = root / where
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+        stamp = str(file.stat().st_mtime_ns)
+        return Blob(
+            digest=hex_digest, size=len(data), storage_key=where, stamp=stamp, created_at=now, touched_at=now
+        )
+
+    parts = [(item.digest, item.manifest) for item in made]
+    parts += [(blob.digest, b"".join(blob.pieces)) for item in made for blob in (item.layer, item.config)]
+    rows = [stored(digest, data) for digest, data in parts]
+    with transaction.atomic(durable=True):
+        Blob.objects.bulk_create(rows)
+        blobs = {f"sha256:{row.digest}": row for row in rows}
+        holder = Repository.objects.get(key=key)
+        package, _ = Package.objects.get_or_create(
+            repository=holder, name=image, defaults={"display_name": image, "created_at": now}
+        )
+        holder.refresh_from_db()
+        revision = holder.revision
+
+        def artifact(blob: content.Blob, at: int) -> Artifact:
+            return Artifact(
+                package=package, path=blob.digest, blob=blobs[blob.digest], held_by_version=True,
+                first_seen_at=now, touched_at=now, added_revision=revision + 1 + at,
+            )  # fmt: skip
+
+        layers = [artifact(item.layer, at) for at, item in enumerate(made)]
+        configs = [artifact(item.config, at) for at, item in enumerate(made)]
+        Artifact.objects.bulk_create([*layers, *configs])
+        versions = [
+            Version(
+                package=package, name=item.digest, blob=blobs[item.digest], media_type=content.MANIFEST,
+                artifact_type=content.CONFIG, first_seen_at=now, added_revision=revision + 1 + at,
+            )  # fmt: skip
+            for at, item in enumerate(made)
+        ]
+        Version.objects.bulk_create(versions)
+        VersionArtifact.objects.bulk_create(
+            [VersionArtifact(version=version, artifact=part) for version, *both in zip(versions, layers, configs, strict=True) for part in both]
+        )
+        Tag.objects.bulk_create(
+            [
+                Tag(package=package, name=item.tag, version=version, moved_at=now, added_revision=version.added_revision)
+                for item, version in zip(made, versions, strict=True)
+            ]
+        )
+        Holding.objects.bulk_create([Holding(namespace_id=holder.namespace_id, blob=row) for row in rows])
+        Namespace.objects.filter(pk=holder.namespace_id).update(
+            used_bytes=F("used_bytes") + sum(row.size for row in rows)
+        )
+        Repository.objects.filter(pk=holder.pk).update(revision=F("revision") + count)
+    return [{"tag": item.tag, "manifest": item.digest, "layer": item.layer.digest} for item in made]
+
+
+if __name__ == "__main__":
+    main()

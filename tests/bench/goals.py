@@ -1,0 +1,116 @@
+"""What is aimed at, as ratios within one run, and whether a run reached it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.bench.measure import Sample, median
+
+OURS = "repoman"
+Results = Mapping[str, Mapping[str, Sequence[Sample]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """`ours` and `other` are (row, server) pairs; the ratio is taken round by round, and its median counts.
+
+    `field` is what is compared (rate or cost); without `other` the value itself counts, times `scale`.
+    """
+
+    row: str
+    text: str
+    limit: float
+    at_least: bool = True
+    other: tuple[str, str] | None = None
+    server: str = OURS
+    field: str = "rate"
+    scale: float = 1.0
+    unit: str = "×"
+    # Compared with the slower one of these servers in the row, in place of `other`.
+    slowest_of: tuple[str, ...] = ()
+
+    def value(self, results: Results) -> float | None:
+        """None when one of the two was not measured."""
+        ours = results.get(self.row, {}).get(self.server)
+        if not ours:
+            return None
+        mine = [self._of(sample) for sample in ours]
+        if self.slowest_of:
+            columns = [results[self.row].get(name) for name in self.slowest_of]
+            if not all(columns):
+                return None
+            theirs = [min(self._of(sample) for sample in row) for row in zip(*columns, strict=True)]  # type: ignore[arg-type]
+        elif self.other is None:
+            return median(mine) * self.scale
+        else:
+            found = results.get(self.other[0], {}).get(self.other[1])
+            if not found:
+                return None
+            theirs = [self._of(sample) for sample in found]
+        if len(mine) != len(theirs):
+            return median(mine) / median(theirs) if median(theirs) else None
+        ratios = [one / two for one, two in zip(mine, theirs, strict=True) if two]
+        return median(ratios) if ratios else None
+
+    def _of(self, sample: Sample) -> float:
+        return sample.rate if self.field == "rate" else sample.cost or 0.0
+
+    def is_met(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+def _ahead(row: str, peer: str, limit: float = 1.0, server: str = OURS) -> Goal:
+    return Goal(row, f"{'≥' if limit != 1.0 else 'ahead of'} {f'{limit:g} × ' if limit != 1.0 else ''}{peer}", limit,
+                other=(row, peer), server=server)  # fmt: skip
+
+
+def _goals() -> list[Goal]:
+    goals: list[Goal] = []
+    for row in ("tag", "digest", "head", "blob", "tags"):
+        goals += [
+            _ahead(row, "distribution", 2.0),
+            _ahead(row, "zot"),
+            _ahead(row, "olareg", 0.6),
+            Goal(row, "≤ 60 µs of processor time", 60, False, field="cost", scale=1e6, unit=" µs"),
+        ]
+        for kind in ("basic", "token"):
+            named = f"{row}-{kind}"
+            goals.append(Goal(named, "≥ 0.85 × our own anonymous", 0.85, other=(row, OURS)))
+            goals += [_ahead(named, peer) for peer in ("distribution", "zot")]
+    goals += [
+        _ahead("down-256m", "distribution"),
+        _ahead("down-256m", "nginx", 0.9),
+        Goal("down-256m", "processor time per GiB ≤ 1.6 × nginx", 1.6, False, ("down-256m", "nginx"), field="cost"),
+        Goal("down-256m", "behind nginx (X-Accel-Redirect): processor time equal to nginx (≤ 1.1 ×)", 1.1, False,
+             ("down-256m", "nginx"), server="repoman + nginx", field="cost"),
+        Goal("up-256m", "≥ 0.85 × the slower of sha256 and write + fsync", 0.85,
+             slowest_of=("sha256 alone", "write + fsync")),
+    ]  # fmt: skip
+    for row in ("up-4k-16", "up-1m-16"):
+        goals.append(_ahead(row, "zot", 1.5))
+    for row in ("image", "mount"):
+        goals += [_ahead(row, "distribution"), _ahead(row, "zot")]
+    return goals
+
+
+GOALS = _goals()
+
+
+def more_goals(small: str, grown: str) -> list[Goal]:
+    """Those that name the sizes of the run, and those that need no peer."""
+    names = {
+        "tag": "manifest by tag", "digest": "manifest by digest", "blob": "64-byte blob", "push": "4 KiB blob up",
+        "manifest": "image push", "page": "a page of 100 tags",
+    }  # fmt: skip
+    goals = [
+        Goal(f"growth-{row}", f"{name}: ≤ 1.3 × the time", 1.3, False, (f"growth-{row}", grown), server=small)
+        for row, name in names.items()
+    ]
+    return [
+        *goals,
+        # Rates are one over the median latency here.
+        Goal("trickle-without", "median latency of others ≤ 1.5 ×", 1.5, False, ("trickle-with", OURS)),
+        Goal("memory", "≤ 250 MiB", 250, False, unit=" MiB"),
+        Goal("start", "≤ 4 s to the first answer", 4, False, unit=" s"),
+    ]
