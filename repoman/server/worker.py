@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import socket
 import struct
 import termios
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -368,6 +369,51 @@ def _reason_phrase(reason: str) -> bytes:
     return printable.encode("latin-1", "replace")[:512]
 
 
+class Acceptor:
+    """Takes one connection a turn from a listening socket that several processes share.
+
+    The event loops' own servers take all that wait at once, so one process would serve a whole burst of clients while
+    the others idle. Taking one a turn leaves the next to whoever is free.
+    """
+
+    PAUSE_SECONDS = 0.5  # after running out of descriptors or memory
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._protocol = protocol
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._open = True
+        listener.setblocking(False)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._open:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:
+            self._loop.remove_reader(self._listener.fileno())
+            self._loop.call_later(self.PAUSE_SECONDS, self._listen)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Take no more; those taken go on."""
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._listener.fileno())
+
+
 class ServerWorker(ASGIWorker):  # type: ignore[misc]
     """A web process. Ends gracefully: no new connections, idle ones closed at once, requests in flight finished."""
 
@@ -392,10 +438,7 @@ class ServerWorker(ASGIWorker):  # type: ignore[misc]
         self._ending = asyncio.Event()
         await self._start_application()
         for listener in self.sockets:
-            server = await self.loop.create_server(
-                lambda: HttpProtocol(self), sock=listener.sock, backlog=self.cfg.backlog
-            )
-            self.servers.append(server)
+            self.servers.append(Acceptor(self.loop, listener.sock, lambda: HttpProtocol(self)))
         while self.alive:
             self.notify()
             if self.ppid != os.getppid():
