@@ -5,13 +5,11 @@ Event names are constant, data is in fields. Secrets are taken out in one place 
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
 import re
 import sys
-import threading
 import time
 import traceback
 from json.encoder import encode_basestring_ascii as quoted
@@ -20,8 +18,6 @@ from typing import Any
 logger = logging.getLogger("repoman")
 
 LONGEST_PATH = 512
-FLUSH_LINES = 64
-FLUSH_SECONDS = 0.2
 _FIELDS_OF_A_RECORD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "fields", "taskName"}
 
 # What a secret looks like, wherever it turns up. The first group is kept.
@@ -34,8 +30,7 @@ _SECRETS = re.compile(
     | ([?&](?:x-amz-(?:signature|credential|security-token)|signature|token|sig)=)[^&\s"'\\]+
     | (://[^/\s:@"']*:)[^/\s@"']+(?=@)
     | ()\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*
-    | (\brepoman_)[A-Za-z0-9_-]{20,}
-    | (\brpm_)[A-Za-z0-9_-]{20,}
+    | (\brp[mr]_)[A-Za-z0-9_-]{20,}
     """
 )
 
@@ -81,23 +76,27 @@ def _moment(seconds: float) -> str:
     return f"{_second_text}.{int((seconds - whole) * 1000):03d}Z"
 
 
+def shown_path(raw_path: bytes) -> str:
+    """A request's path as a JSON string: bounded, escaped, and without what looks like a secret."""
+    path = raw_path.decode("latin-1")
+    if len(path) > LONGEST_PATH:
+        path = path[:LONGEST_PATH] + "…"
+    if "eyJ" in path or "rpm_" in path or "rpr_" in path or "@" in path:
+        path = redact(path)
+    return quoted(path)
+
+
 class AccessLog:
-    """One line per finished request. Lines are gathered for at most 0.2 s or 64 lines, and written in one call."""
+    """One line per finished request, gathered by `add` and written in one call by `flush`."""
 
     def __init__(self, *, enabled: bool = True, descriptor: int = 2) -> None:
         self.enabled = enabled
         self._descriptor = descriptor
         self._lines: list[str] = []
-        self._lock = threading.Lock()
-        self._timer: Any = None
-        self._loop: Any = None
-        self._process = os.getpid()
-        atexit.register(self.flush)
 
-    def write(
+    def add(
         self,
-        *,
-        loop: Any,
+        at: float,
         method: str,
         route: str,
         path: str,
@@ -109,42 +108,25 @@ class AccessLog:
         actor: str,
         address: str,
     ) -> None:
-        """Note one request. `path` is raw: it is bounded, escaped and, where it could hold a secret, redacted here."""
-        if not self.enabled:
-            return
-        if len(path) > LONGEST_PATH:
-            path = path[:LONGEST_PATH] + "…"
-        if "eyJ" in path or "repoman_" in path or "@" in path:
-            path = redact(path)
-        now = time.time()
+        """Note one request that ended at `at` (seconds since the epoch). `path` is what `shown_path` made of it."""
         self._lines.append(
-            f'{{"at":"{_moment(now)}","level":"info","event":"request","method":{quoted(method)},"route":"{route}",'
-            f'"path":{quoted(path)},"status":{status},"bytes_in":{received},"bytes_out":{sent},'
+            f'{{"at":"{_moment(at)}","level":"info","event":"request","method":{quoted(method[:20])},"route":"{route}",'
+            f'"path":{path},"status":{status},"bytes_in":{received},"bytes_out":{sent},'
             f'"duration_ms":{seconds * 1000:.3f},"request_id":"{request_id}","actor":{quoted(actor)},'
             f'"address":{quoted(address)}}}\n'
         )
-        if len(self._lines) >= FLUSH_LINES:
-            self.flush()
-        elif self._timer is None:
-            self._timer = loop.call_later(FLUSH_SECONDS, self.flush)
 
     def flush(self) -> None:
         """Write what was gathered. A log that nobody can take (closed pipe) loses lines, never a request."""
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
         lines, self._lines = self._lines, []
-        if not lines:
-            return
         data = "".join(lines).encode()
-        with self._lock:
-            while data:
-                try:
-                    data = data[os.write(self._descriptor, data) :]
-                except BlockingIOError:
-                    time.sleep(0.001)
-                except OSError:
-                    return
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                time.sleep(0.001)
+            except OSError:
+                return
 
 
 def configure(level: str = "INFO") -> None:

@@ -10,14 +10,14 @@ from typing import Any
 from repoman.core.clock import monotonic
 from repoman.core.errors import CredentialsInvalid, MethodNotAllowed, NotFound, RepomanError
 from repoman.core.wire import DocumentBody, Query
-from repoman.ops.logs import AccessLog, logger
+from repoman.ops.logs import AccessLog, logger, shown_path
 from repoman.ops.metrics import Metrics
 
 from . import django_bridge, hot, origin, serve, token
+from .afterwards import Afterwards
 from .body import read_document
 from .dispatch import Edge, answerable, authorization_of, standard_headers
 from .exchange import ClientGone, Exchange, request_id_of
-from .origin import Origin
 from .pools import close_pools, pools
 from .target import MIRRORED, RESERVED_ROOTS, table
 
@@ -38,8 +38,8 @@ class Application:
         self.metrics = Metrics()
         self._metrics_token = metrics_token
         self._access_log = access_log
-        self.log = AccessLog(enabled=access_log)
-        self._loop: Any = None
+        self.afterwards = Afterwards(self.metrics, AccessLog(enabled=access_log))
+        self.loop: Any = None
 
     @classmethod
     def configured(cls) -> Application:
@@ -58,10 +58,9 @@ class Application:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            if self._loop is None:
+            if self.loop is None:
                 self.start()
-            edge = self.edge
-            if edge.has_short_cut and await edge.short_cut(scope, receive, send, self.origins.of, self.finished):
+            if self.edge.has_short_cut and await self.edge.short_cut(scope, receive, send, self):
                 return
             await self._serve(Exchange(scope, receive, send, _given_request_id(scope)))
         elif scope["type"] == "lifespan":
@@ -86,17 +85,17 @@ class Application:
         """What belongs to one process: its loop, its file of counters, its log."""
         from django.conf import settings
 
-        self._loop = asyncio.get_running_loop()
-        self.log = AccessLog(enabled=self._access_log)
+        self.loop = asyncio.get_running_loop()
         self.metrics = Metrics(settings.CONFIGURATION.data / "metrics")
         self.metrics.forget_earlier()
         for pool in pools().all():
             self.metrics.gauges[f"queue:{pool.name}"] = pool.waiting_calls
-        self.metrics.keep_flushing(self._loop)
+        self.metrics.keep_flushing(self.loop)
+        self.afterwards = Afterwards(self.metrics, AccessLog(enabled=self._access_log))
 
     async def stop(self) -> None:
+        self.afterwards.settle()
         self.metrics.stop()
-        self.log.flush()
         lookup = self.edge.lookup
         if lookup.is_inline:
             lookup.close()
@@ -123,18 +122,28 @@ class Application:
                 status, headers, body = django_bridge.problem(answerable(error, exchange), exchange.request_id)
                 await self._try_respond(exchange, status, headers, body)
         finally:
-            self.finished(
+            if cancelled:
+                exchange.status = 499
+            self.note(exchange)
+
+    def note(self, exchange: Exchange) -> None:
+        """Count and log one request that has ended; 499 where its client left before it was answered."""
+        self.afterwards.note(
+            self.loop,
+            (
                 exchange.method,
                 exchange.route_class,
-                exchange.raw_path,
-                499 if cancelled else exchange.status or 499,
+                shown_path(exchange.raw_path),
+                exchange.status or 499,
                 exchange.received,
                 exchange.sent,
                 exchange.started,
+                monotonic(),
                 exchange.request_id,
                 exchange.actor_name or "-",
                 exchange.origin,
-            )
+            ),
+        )
 
     async def _try_respond(
         self, exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], body: bytes
@@ -251,38 +260,6 @@ class Application:
         scheme, _, value = given.partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(value.strip().encode(), self._metrics_token.encode()):
             raise CredentialsInvalid("the metrics need the configured token")
-
-    def finished(
-        self,
-        method: str,
-        route: str,
-        raw_path: bytes,
-        status: int,
-        received: int,
-        sent: int,
-        started: float,
-        request_id: str,
-        actor: str,
-        source: Origin,
-    ) -> None:
-        """Count and log one request."""
-        seconds = monotonic() - started
-        self.metrics.request(route, status, seconds, received, sent)
-        log = self.log
-        if log.enabled:
-            log.write(
-                loop=self._loop,
-                method=method,
-                route=route,
-                path=raw_path.decode("latin-1"),
-                status=status,
-                received=received,
-                sent=sent,
-                seconds=seconds,
-                request_id=request_id,
-                actor=actor,
-                address=source.address,
-            )
 
 
 def _given_request_id(scope: Any) -> str:

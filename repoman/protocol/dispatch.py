@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
@@ -42,13 +42,32 @@ from repoman.policy import quota
 from repoman.services.handle import RepositoryHandle, SiteHandle
 
 from . import body, hot
+from .afterwards import Afterwards
 from .exchange import ClientGone, Exchange, request_id_of
-from .origin import Origin
+from .origin import Origins
 from .pools import pools
 from .serve import CONDITIONAL, Server, encode
 from .target import Nothing, SiteTarget, Table, Target
 
-_LONG_WAY = frozenset({b"content-length", b"transfer-encoding"})
+# What the short cut looks at; "other" is for the long way.
+_NOTICED: dict[bytes, str] = {
+    b"host": "host",
+    b"authorization": "authorization",
+    b"x-request-id": "id",
+    b"content-length": "other",
+    b"transfer-encoding": "other",
+    **dict.fromkeys(CONDITIONAL, "conditional"),
+}
+
+
+class Surroundings(Protocol):
+    """What the short cut needs of the application around it."""
+
+    origins: Origins
+    afterwards: Afterwards
+    loop: Any
+
+    def note(self, exchange: Exchange) -> None: ...
 
 
 # What the audit log wants to know of a known caller.
@@ -170,13 +189,14 @@ class Edge:
             raise _StaleCredentials()
         actor = _actor_of(exchange, known)
         if isinstance(target, Nothing):
-            permissions.check(actor, None, Action.READ, mount=target.mount)
+            permissions.check(actor, None, Action.READ, mount=target.key)
             raise errors.RepositoryNotFound()
         repository = selectors.repository_by_key(target.key)
         if repository is not None and repository.format != target.handler.name:
             repository = None
         action = target.route.action if target.route is not None else Action.READ
-        permissions.check(actor, repository, action, scope_name=target.scope_name, mount=target.mount)
+        # The missing and the hidden get the same words: `mount` names what the repository would be called.
+        permissions.check(actor, repository, action, scope_name=target.scope_name, mount=target.key)
         if repository is None or target.route is None:
             raise errors.NotFound("there is nothing at this address")
         if known is not None:
@@ -293,51 +313,60 @@ class Edge:
 
     # --- the short cut -----------------------------------------------------------------------------------------------
 
-    async def short_cut(self, scope: Any, receive: Any, send: Any, origin_of: Any, finished: Any) -> bool:
+    async def short_cut(self, scope: Any, receive: Any, send: Any, around: Surroundings) -> bool:
         """Answer a plain read of one stored object, or leave it (False) with nothing sent.
 
-        `origin_of(scope, headers)` judges the Host as for any request; `finished` is called with what the log wants.
+        `around` judges the Host as for any request, and takes note of what was answered. The code is flat because it
+        runs for most requests; each step is the long way's, remembered.
         """
-        raw_path = scope["raw_path"]
         method = scope["method"]
-        target = self.table.recent.get((method, raw_path))
-        if target.__class__ is not Target or scope["query_string"]:
+        targets = self.table.hot.get(method)
+        if targets is None:
             return False
-        lookup = target.lookup  # type: ignore[union-attr]
-        if lookup is None:
+        target = targets.get(scope["raw_path"])
+        if target is None or scope["query_string"]:
             return False
-        assert isinstance(target, Target)
         started = monotonic()
-        authorization = given_id = None
+        authorization = given_id = host = None
         is_conditional = False
         headers = scope["headers"]
         for name, value in headers:
-            if name == b"authorization":
-                if authorization is not None:
+            match _NOTICED.get(name):
+                case None:
+                    continue
+                case "host" if host is None:
+                    host = value
+                case "authorization" if authorization is None:
+                    authorization = value
+                case "conditional":
+                    is_conditional = True
+                case "id":
+                    given_id = value
+                case _:
                     return False
-                authorization = value
-            elif name == b"x-request-id":
-                given_id = value
-            elif name in CONDITIONAL:
-                is_conditional = True
-            elif name in _LONG_WAY:
-                return False
         known = None
         if authorization is not None:
             known = self.credentials.find(authorization)
             if known is None:
                 return False
-        try:
-            origin: Origin = origin_of(scope, headers)
-        except BadRequest:
+        if host is None:
+            return False
+        origin = around.origins.plain(scope, host, headers)
+        if origin is None:
             return False
         source = self.lookup
-        row = source.find(target.key, target.handler.name, lookup)
-        if not source.is_inline:
-            row = await row
-        if row is None or not hot.is_allowed(known, target, row):
+        version = source.version()
+        memo: hot.Memo | None = target.memo
+        if memo is None or version is None or memo.version != version:
+            assert target.lookup is not None
+            row = source.find(target.key, target.handler.name, target.lookup)
+            if not source.is_inline:
+                row = await row
+            if row is None:
+                return False
+            memo = hot.memo_of(target, row, version)
+        if not hot.is_allowed(known, target, memo.row):
             return False
-        memo = hot.memo_of(target, row)
         request_id = request_id_of(given_id)
         actor_name = known.actor.name if known is not None else "anonymous"
         if not is_conditional:
@@ -348,8 +377,21 @@ class Edge:
                 if method == "HEAD":
                     data = b""
                 await send({"type": "http.response.body", "body": data})
-                finished(
-                    method, target.route_class, raw_path, 200, 0, len(data), started, request_id, actor_name, origin
+                around.afterwards.note(
+                    around.loop,
+                    (
+                        method,
+                        target.route_class,
+                        target.logged,
+                        200,
+                        0,
+                        len(data),
+                        started,
+                        monotonic(),
+                        request_id,
+                        actor_name,
+                        origin,
+                    ),
                 )
                 return True
         exchange = Exchange(scope, receive, send, request_id)
@@ -366,18 +408,7 @@ class Edge:
                 raise
             await self._refuse(exchange, error, target.handler, mount=target.mount, scope=target.scope)
         finally:
-            finished(
-                method,
-                target.route_class,
-                raw_path,
-                exchange.status or 499,
-                0,
-                exchange.sent,
-                started,
-                request_id,
-                actor_name,
-                origin,
-            )
+            around.note(exchange)
         return True
 
 

@@ -29,14 +29,14 @@ class RequestIds:
     """Ids for requests that bring none: random per process, then counted; unique without a system call each."""
 
     def __init__(self) -> None:
-        self._process = 0
-        self._prefix = ""
+        self.begin()
+        os.register_at_fork(after_in_child=self.begin)
+
+    def begin(self) -> None:
+        self._prefix = new_id()[:16]
         self._count = 0
 
     def next(self) -> str:
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self._prefix = new_id()[:16]
         self._count += 1
         return f"{self._prefix}{self._count:012x}"
 

@@ -13,6 +13,7 @@ import asyncio
 import datetime
 import hashlib
 import json
+import mmap
 import os
 import sqlite3
 import time
@@ -115,6 +116,40 @@ def _statements(mark: str, metadata: str) -> dict[str, str]:
 Row = tuple[Any, ...]
 
 
+class WalHeader:
+    """The header of SQLite's WAL index, which every commit changes (sqlite.org/walformat.html, "WAL-Index Header").
+
+    While these 48 bytes stand still, so does all that a query could see: they hold the last valid frame, the checksum
+    over all frames up to it, and the salts of the log. Reading them from shared memory costs a fraction of a query.
+
+    The file is opened once per process and never closed, on purpose: POSIX drops a process's locks on a file when any
+    of its descriptors for it is closed, and those locks are SQLite's.
+    """
+
+    SIZE = 48
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._map: mmap.mmap | None = None
+        self._descriptor: int | None = None
+
+    def read(self) -> bytes | None:
+        """The header; None where there is none to be read. Only meaningful while a connection of ours is open."""
+        if self._map is None:
+            return None
+        return self._map[: self.SIZE]
+
+    def open(self) -> None:
+        """To be called once our own connection has read something: the file is there then, and stays."""
+        if self._descriptor is not None:
+            return
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._map = mmap.mmap(self._descriptor, 4096, prot=mmap.PROT_READ)
+        except (OSError, ValueError):
+            self._map = None
+
+
 class SqliteLookup:
     """Point look-ups on the loop's own connection, which only reads. A failure leaves the request to the long way."""
 
@@ -125,13 +160,19 @@ class SqliteLookup:
         self._statements = _statements("?", "o.metadata")
         self._connection: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None
-        self._process = 0
         self._retry_at = 0.0
+        self._header = WalHeader(f"{path}-shm")
+
+    def version(self) -> bytes | None:
+        """While it stays the same, `find` finds the same. None: it cannot be told."""
+        if self._cursor is None:
+            return None
+        return self._header.read()
 
     def find(self, key: str, format_name: str, lookup: HotLookup) -> Row | None:
         """The live row, or None where there is none to be had this way."""
         cursor = self._cursor
-        if cursor is None or self._process != os.getpid():
+        if cursor is None:
             cursor = self._open()
             if cursor is None:
                 return None
@@ -148,9 +189,6 @@ class SqliteLookup:
         return rows[0] if rows else None
 
     def _open(self) -> sqlite3.Cursor | None:
-        if self._process != os.getpid():
-            self._connection = self._cursor = None  # of the process that forked us; not ours to close
-            self._process = os.getpid()
         if monotonic() < self._retry_at:
             return None
         try:
@@ -163,6 +201,8 @@ class SqliteLookup:
             )
             self._cursor = self._connection.cursor()
             self._cursor.execute("PRAGMA query_only = ON")
+            self._cursor.execute("SELECT COUNT(*) FROM access_accessepoch").fetchall()
+            self._header.open()
         except sqlite3.Error:
             self.close()
             self._retry_at = monotonic() + RETRY_SECONDS
@@ -184,6 +224,10 @@ class PostgresqlLookup:
 
     is_inline = False
     MOST = 6
+
+    def version(self) -> bytes | None:
+        """Another node may write at any moment: nothing but asking tells."""
+        return None
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._parameters = {
@@ -267,9 +311,13 @@ def configured() -> SqliteLookup | PostgresqlLookup:
 
 @dataclass(slots=True)
 class Memo:
-    """Headers made from a row, kept with the target as long as the row says the same. `whole` includes the length."""
+    """Headers made from a row, kept with the target as long as the row says the same. `whole` includes the length.
+
+    `version` is the database's from before the row was read.
+    """
 
     row: Row
+    version: bytes | None
     ref: BlobRef
     lines: Pairs
     whole: Pairs
@@ -277,13 +325,14 @@ class Memo:
     modified: float | None
 
 
-def memo_of(target: Target, row: Row) -> Memo:
+def memo_of(target: Target, row: Row, version: bytes | None) -> Memo:
     """The answer's headers for this row: those kept with the target, or made anew by the format."""
     memo: Memo | None = target.memo
-    answer = row[3:]
-    if memo is not None and memo.row == answer:
+    if memo is not None and memo.row[3:] == row[3:]:
+        memo.row = row
+        memo.version = version
         return memo
-    _, name, media_type, metadata, first_seen_at, digest, size, storage_key, stamp = answer
+    _, name, media_type, metadata, first_seen_at, digest, size, storage_key, stamp = row[3:]
     route = target.route
     assert route is not None and route.hot_headers is not None
     media_type = media_type or "application/octet-stream"
@@ -294,7 +343,7 @@ def memo_of(target: Target, row: Row) -> Memo:
     modified = _timestamp(first_seen_at) if route.hot_dated else None
     lines, etag = blob_headers(headers, ref, etag=None, modified=modified)
     whole = [*lines, (b"content-length", str(size).encode())]
-    memo = target.memo = Memo(answer, ref, lines, whole, etag, modified)
+    memo = target.memo = Memo(row, version, ref, lines, whole, etag, modified)
     return memo
 
 

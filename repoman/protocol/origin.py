@@ -47,20 +47,6 @@ class Origins:
 
     def of(self, scope: Any, headers: Headers, *, any_host: bool = False) -> Origin:
         """Raises BadRequest for a Host that is missing, repeated, malformed or not ours; not with `any_host`."""
-        if not self._trusted and not any_host:
-            host, hosts = b"", 0
-            for name, value in headers:
-                if name == b"host":
-                    host = value
-                    hosts += 1
-            if hosts == 1:
-                client = scope["client"]
-                key = (client[0] if client else "", host, scope["scheme"])
-                known = self._plain.get(key)
-                if known is None:
-                    known = Origin(key[0], self.base_url(host, key[2]))
-                    self._plain.put(key, known)
-                return known
         client = scope.get("client")
         address = client[0] if client else ""
         scheme = scope.get("scheme") or "http"
@@ -92,6 +78,24 @@ class Origins:
         if hosts != 1:
             raise BadRequest("the request must have exactly one Host header")
         return Origin(address, self.base_url(host, scheme), via_proxy)
+
+    def plain(self, scope: Any, host: bytes, headers: Headers) -> Origin | None:
+        """The same for a request with this one Host, remembered where no forwarded headers count; None: ask `of`."""
+        if self._trusted:
+            try:
+                return self.of(scope, headers)
+            except BadRequest:
+                return None
+        client = scope["client"]
+        key = (client[0] if client else "", host, scope["scheme"])
+        known = self._plain.get(key)
+        if known is None:
+            try:
+                known = Origin(key[0], self.base_url(host, key[2]))
+            except BadRequest:
+                return None
+            self._plain.put(key, known)
+        return known
 
     def base_url(self, host: bytes, scheme: str) -> str:
         """Raises BadRequest for a Host that is malformed or not ours."""

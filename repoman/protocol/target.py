@@ -12,12 +12,14 @@ from repoman.core.errors import MethodNotAllowed, NameInvalid
 from repoman.core.format import FormatHandler, handlers
 from repoman.core.names import RESERVED, decode_target
 from repoman.core.wire import HotLookup, Route, SiteRoute
+from repoman.ops.logs import shown_path
 
 from .small import Recent
 
 _PART = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*\Z")
 MIRRORED = "v2"  # docker's daemon and containerd put this after the path of a mirror's address
 LONGEST_TARGET = 8192
+HOT_TARGETS = 16_384  # paths the short cut knows, for each of GET and HEAD
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 RESERVED_ROOTS = frozenset({"_", "-", ".well-known"})
 
@@ -42,6 +44,7 @@ class Target:
     scope_name: str = ""
     lookup: HotLookup | None = None
     memo: Any = None
+    logged: str = ""  # the path as a log line shows it
     is_bare: bool = False  # the repository itself, without the slash that relative links on its page need
 
 
@@ -62,6 +65,7 @@ class Nothing:
     """A path below a format's prefix that names no repository or route: `handler` gives the error its shape."""
 
     handler: FormatHandler
+    key: str
     mount: str
     scope: str = ""
     route_class: str = "none"
@@ -69,11 +73,12 @@ class Nothing:
 
 @dataclass(slots=True)
 class Table:
-    """All handlers' prefixes and host-root routes, and recently parsed paths."""
+    """All handlers' prefixes and host-root routes, and recently parsed paths; `hot` those the short cut may answer."""
 
     by_prefix: dict[str, FormatHandler] = field(default_factory=dict)
     site: dict[str, list[tuple[FormatHandler, SiteRoute]]] = field(default_factory=dict)
     recent: Recent[tuple[str, bytes], Target | SiteTarget | Nothing] = field(default_factory=lambda: Recent(16_384))
+    hot: dict[str, dict[bytes, Target]] = field(default_factory=lambda: {"GET": {}, "HEAD": {}})
 
     @classmethod
     def of(cls, known: Mapping[str, FormatHandler]) -> Table:
@@ -91,7 +96,7 @@ class Table:
             return None
         handler = self.by_prefix.get(parts[1].decode("latin-1"))
         if handler is None and len(parts) > 3 and parts[3] == MIRRORED.encode():
-            if _is_part(parts[1].decode("latin-1")):
+            if _may_be_namespace(parts[1].decode("latin-1")):
                 handler = self.by_prefix.get(MIRRORED)
         return handler
 
@@ -107,6 +112,11 @@ class Table:
             found = self._parse(method, raw_path)
             if len(raw_path) <= 512:
                 self.recent.put(key, found)
+                if isinstance(found, Target) and found.lookup is not None:
+                    hot = self.hot[method]
+                    if len(hot) >= HOT_TARGETS:
+                        hot.clear()
+                    hot[raw_path] = found
         return found
 
     def _parse(self, method: str, raw_path: bytes) -> Target | SiteTarget | Nothing:
@@ -121,7 +131,7 @@ class Table:
         if handler is not None:
             prefix, namespace, name = parts[1], *(parts[2:4] + ["", ""])[:2]
             mount = f"/{prefix}/{namespace}/{name}"
-        elif len(parts) > 3 and parts[3] == MIRRORED and _is_part(parts[1]) and MIRRORED in self.by_prefix:
+        elif len(parts) > 3 and parts[3] == MIRRORED and _may_be_namespace(parts[1]) and MIRRORED in self.by_prefix:
             handler = self.by_prefix[MIRRORED]
             namespace, name = parts[1:3]
             mount = f"/{namespace}/{name}/{MIRRORED}"
@@ -133,9 +143,9 @@ class Table:
             raise NameInvalid("there is nothing at this address")
         if method not in METHODS:
             raise MethodNotAllowed(f"the method {method[:20]} is not supported", allow=list(METHODS))
-        if not (_is_part(namespace) and _is_part(name)):
-            return Nothing(handler, mount)
         key = f"{namespace}/{name}"
+        if not (_is_part(namespace) and _is_part(name)):
+            return Nothing(handler, key[:200], mount)
         rest = parts[4] if len(parts) > 4 else ""
         scope = handler.scope_of(key, method, rest)
         route, captured = _match(handler, method, rest)
@@ -151,6 +161,7 @@ class Table:
             scope=scope,
             scope_name=scope.partition(":")[2].rpartition(":")[0],
         )
+        target.logged = shown_path(raw_path)
         target.is_bare = len(parts) == 4 and route is not None and method in ("GET", "HEAD")
         if route is not None and route.hot is not None and method in ("GET", "HEAD") and route.action is Action.READ:
             target.lookup = route.hot(**captured)
@@ -158,7 +169,12 @@ class Table:
 
 
 def _is_part(text: str) -> bool:
-    return 2 <= len(text) <= 63 and _PART.match(text) is not None and text not in RESERVED
+    return 2 <= len(text) <= 63 and _PART.match(text) is not None
+
+
+def _may_be_namespace(text: str) -> bool:
+    """Not the first word of another address, such as `api`."""
+    return _is_part(text) and text not in RESERVED
 
 
 def _site_target(routes: list[tuple[FormatHandler, SiteRoute]], method: str, path: str) -> SiteTarget:
