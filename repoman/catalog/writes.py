@@ -11,6 +11,7 @@ import datetime
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connection
 from django.db.models import QuerySet
 
@@ -30,7 +31,10 @@ def lock_shared(rows: QuerySet[Any]) -> list[Any]:
     """The rows, kept from being deleted until the transaction ends, without making other readers of them wait."""
     if connection.vendor != "postgresql":
         return list(rows)
-    sql, parameters = rows.query.sql_with_params()
+    try:
+        sql, parameters = rows.query.sql_with_params()
+    except EmptyResultSet:  # a condition that no row can meet, such as "one of these none"
+        return []
     return list(rows.model.objects.raw(f"{sql} FOR KEY SHARE OF {rows.model._meta.db_table}", parameters))
 
 
@@ -139,9 +143,11 @@ def close(rows: QuerySet[Any], revision: int, moment: datetime.datetime) -> int:
 
 
 def touch(artifacts: Sequence[Artifact]) -> None:
-    """The grace of these files and their blobs counts from now."""
+    """The grace of these files and their blobs counts from now. Raises ClaimLost if one has just been collected."""
     now = clock.now()
-    Artifact.objects.filter(pk__in=[row.pk for row in artifacts]).update(touched_at=now)
+    touched = Artifact.objects.filter(pk__in=[row.pk for row in artifacts]).update(touched_at=now)
+    if touched != len({row.pk for row in artifacts}):
+        raise ClaimLost("a file that was to be promised has just been collected")
     Blob.objects.filter(pk__in=[row.blob_id for row in artifacts]).update(touched_at=now)
 
 

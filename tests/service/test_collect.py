@@ -133,9 +133,7 @@ def test_Q2_manifest_that_names_a_collected_layer_is_refused_and_leaves_nothing(
     assert not Version.objects.exists() and not Blob.objects.exists()
 
 
-def test_Q6_killed_between_commit_and_removal_the_next_run_removes_the_bytes(
-    blob_store, actor, namespace, monkeypatch
-):
+def test_Q6_killed_between_commit_and_removal_the_next_run_removes_the_bytes(blob_store, actor, namespace, monkeypatch):
     push(make_repository(namespace), actor, b"layer")
 
     def killed(self: object) -> None:
@@ -276,9 +274,7 @@ def test_D6_idle_sessions_end_with_their_bytes_and_reservations_others_stay(blob
     old = begin_session(repository, actor, b"abandoned")
     leased = begin_session(repository, actor, b"still sending")
     age(1000)
-    Upload.objects.filter(pk=leased).update(
-        lease="somebody", leased_until=clock.now() + datetime.timedelta(seconds=60)
-    )
+    Upload.objects.filter(pk=leased).update(lease="somebody", leased_until=clock.now() + datetime.timedelta(seconds=60))
     young = begin_session(repository, actor, b"fresh")
     counts = expire_uploads(ttl_seconds=500)
     assert (counts["uploads"], counts["bytes"]) == (1, 9)
@@ -297,9 +293,7 @@ def test_D6_session_ended_twice_at_once_gives_back_once(blob_store, actor, names
     assert namespace.reserved_bytes == 0 and not Upload.objects.exists()
 
 
-def test_Q3_pushing_beside_a_collector_in_a_loop_never_leaves_a_version_without_its_bytes(
-    blob_store, actor, namespace
-):
+def test_Q3_pushing_beside_a_collector_in_a_loop_never_leaves_a_version_without_its_bytes(blob_store, actor, namespace):
     """With a grace of zero a layer may be gone before its manifest comes: then the manifest is refused, and the client
     pushes again. What was acknowledged is whole."""
     repository = make_repository(namespace)

@@ -1,0 +1,362 @@
+"""Each invariant, broken by hand: found, named, repaired where nothing is lost by it, and no false alarm otherwise."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import random
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.db.models import F
+
+from repoman.blobs import store
+from repoman.blobs.models import Blob, Tombstone, Upload
+from repoman.catalog import selectors
+from repoman.catalog.models import Artifact, Holding, Namespace, Repository, Tag, Version
+from repoman.core import clock
+from repoman.core.errors import FileNotFound, Unavailable
+from repoman.services.collect import collect
+from repoman.services.fsck import CHECKS, Report, descriptions, fsck
+from repoman.services.purge import purge
+
+from .content import (
+    age,
+    assert_sound,
+    begin_session,
+    make_repository,
+    objects,
+    push,
+    put,
+    release,
+    remove_file,
+    remove_version,
+    together,
+    used,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def repository(blob_store, actor, namespace) -> Repository:
+    """A little of everything: a tagged version with a layer, one in the trash, a lone layer, files, a session."""
+    images, raw = make_repository(namespace), make_repository(namespace, "raw", "generic")
+    layer = push(images, actor, b"layer")
+    release(images, actor, b"{1}", (layer,), "latest")
+    remove_version(images, actor, release(images, actor, b"{2}", (layer,)))
+    push(images, actor, b"lone layer")
+    put(raw, actor, "a.txt", b"layer")
+    put(raw, actor, "b.txt", b"first")
+    put(raw, actor, "b.txt", b"second")
+    begin_session(images, actor, b"half an upload")
+    return images
+
+
+def found(report: Report) -> list[tuple[str, str]]:
+    return [(problem.check, problem.message) for problem in report.problems]
+
+
+def blob_of(data: bytes) -> Blob:
+    import hashlib
+
+    return Blob.objects.get(digest=hashlib.sha256(data).hexdigest())
+
+
+def path_of(driver: Any, blob: Blob) -> str:
+    return f"{driver.root}/{blob.storage_key}"
+
+
+def damage(path: str, change: Callable[[bytearray], bytearray], *, keep_time: bool = True) -> None:
+    before = os.stat(path)
+    with open(path, "rb") as file:
+        data = change(bytearray(file.read()))
+    with open(path, "wb") as file:
+        file.write(data)
+    if keep_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def flip(data: bytearray) -> bytearray:
+    data[0] ^= 1
+    return data
+
+
+def test_all_is_well_where_all_is_well(repository):
+    report = fsck(rehash=True)
+    assert not report.problems and report.remaining == 0
+    assert set(report.checked) == {check.__name__ for check in CHECKS}
+    assert report.checked["blob_bytes"] == Blob.objects.count()
+    assert report.hashed_bytes == sum(Blob.objects.values_list("size", flat=True))
+    assert not Blob.objects.filter(verified_at=None).exists()
+
+
+def test_C4_flipped_bit_is_found_by_rehash_and_names_every_artifact(repository, blob_store):
+    blob = blob_of(b"layer")
+    damage(path_of(blob_store, blob), flip)
+    assert not fsck().problems, "size and time are unchanged: only reading shows it"
+    report = fsck(rehash=True)
+    (problem,) = report.problems
+    assert problem.check == "blob_bytes" and problem.subject == f"sha256:{blob.digest}"
+    assert problem.affected == [f"team/images app sha256:{blob.digest}", "team/raw a.txt"]
+    assert fsck(rehash=True, repair=True).remaining == 1
+    blob.refresh_from_db()
+    assert blob.state == Blob.State.SUSPECT
+    assert fsck().remaining == 1, "it stays a problem until the bytes are back"
+
+
+def test_C5_missing_and_short_objects_are_found_without_reading(repository, blob_store, actor):
+    missing, short = blob_of(b"{2}"), blob_of(b"second")
+    os.unlink(path_of(blob_store, missing))
+    damage(path_of(blob_store, short), lambda data: data[:-1])
+    report = fsck(repair=True)
+    assert sorted(problem.message for problem in report.problems) == [
+        "its object has 5 bytes instead of 6",
+        "its object is missing from the store",
+    ]
+    affected = [name for problem in report.problems for name in problem.affected]
+    assert sorted(affected) == [f"team/images app sha256:{missing.digest} (trash)", "team/raw b.txt"]
+    assert report.remaining == 2
+    put(Repository.objects.get(name="raw"), actor, "b.txt", b"second")  # the same bytes again heal it
+    assert [problem.subject for problem in fsck().problems] == [f"sha256:{missing.digest}"]
+
+
+def test_stamp_over_the_right_bytes_is_put_right_and_suspects_that_are_intact_are_restored(repository, blob_store):
+    os.utime(path_of(blob_store, blob_of(b"layer")))
+    Blob.objects.filter(pk=blob_of(b"second").pk).update(state=Blob.State.SUSPECT)
+    report = fsck(repair=True)
+    assert len(report.problems) == 2 and report.remaining == 0
+    assert not fsck().problems
+    assert not Blob.objects.filter(state=Blob.State.SUSPECT).exists()
+
+
+def test_stamp_over_other_bytes_of_the_same_size_is_found_without_rehash(repository, blob_store):
+    damage(path_of(blob_store, blob_of(b"layer")), flip, keep_time=False)
+    (problem,) = fsck().problems
+    assert "bytes have the digest" in problem.message
+
+
+def test_M11_random_damage_is_all_found_and_nothing_else(repository, blob_store, actor):
+    raw = Repository.objects.get(name="raw")
+    for number in range(40):
+        put(raw, actor, f"many/{number}.bin", b"%d " % number * (number + 1))
+    rng = random.Random(7)
+    victims = rng.sample(sorted(Blob.objects.values_list("storage_key", flat=True)), 12)
+    for number, key in enumerate(victims):
+        path = f"{blob_store.root}/{key}"
+        if number % 3 == 0:
+            os.unlink(path)
+        else:
+            damage(path, flip if number % 3 == 1 else lambda data: data[:-1])
+    report = fsck(rehash=True)
+    expected = {
+        f"sha256:{digest}" for digest in Blob.objects.filter(storage_key__in=victims).values_list("digest", flat=True)
+    }
+    assert {problem.subject for problem in report.problems} == expected
+    assert len(report.problems) == 12 and all(problem.affected for problem in report.problems)
+
+
+def test_Q9_objects_without_rows_are_told_apart_by_age_and_removed_on_request(repository, blob_store):
+    store.stage(b"left behind")
+    assert fsck().notices["objects_in_grace"].count == 1
+    age(10**7, blob_store)
+    report = fsck()
+    assert not report.problems and report.notices["objects_without_row"].bytes == len(b"left behind")
+    count = len(objects(blob_store))
+    fsck(repair=True)
+    assert len(objects(blob_store)) == count - 1
+    assert not fsck().notices
+
+
+def test_missing_holding_is_made_and_counted(repository, namespace):
+    before = used(namespace)
+    size = blob_of(b"layer").size
+    Holding.objects.filter(blob=blob_of(b"layer")).delete()
+    Namespace.objects.update(used_bytes=F("used_bytes") - size)
+    report = fsck(repair=True)
+    assert {check for check, _ in found(report)} == {"holdings_present"} and report.remaining == 0
+    assert used(namespace) == before
+    assert_sound()
+
+
+def test_holding_of_nothing_is_dropped_and_given_back(repository, namespace, actor):
+    before = used(namespace)
+    other = Namespace.objects.create(name="other", created_at=clock.now(), used_bytes=5)
+    Holding.objects.create(namespace=other, blob=blob_of(b"layer"))
+    report = fsck(repair=True)
+    assert found(report)[0][0] == "holdings_needed" and report.remaining == 0
+    assert used(other) == 0 and used(namespace) == before
+    assert_sound()
+
+
+def test_R8_wrong_sums_are_found_and_counted_anew(repository, namespace):
+    before = used(namespace)
+    Namespace.objects.update(used_bytes=1, reserved_bytes=1)
+    report = fsck()
+    assert {check for check, _ in found(report)} == {"used_bytes", "reserved_bytes"} and report.remaining == 2
+    assert fsck(repair=True).remaining == 0
+    assert used(namespace) == before and namespace.reserved_bytes == len(b"half an upload")
+
+
+def test_tag_of_a_removed_version_is_found(repository):
+    Version.objects.filter(removed_revision=None).update(removed_revision=9, removed_at=clock.now())
+    Repository.objects.filter(pk=repository.pk).update(revision=9)
+    assert [check for check, _ in found(fsck())] == ["tag_targets"]
+
+
+def test_version_whose_layer_was_closed_is_found(repository):
+    Artifact.objects.filter(path=f"sha256:{blob_of(b'layer').digest}").update(
+        removed_revision=2, removed_at=clock.now()
+    )
+    report = fsck()
+    assert [check for check, _ in found(report)] == ["version_parts"]
+    assert report.problems[0].affected == [f"team/images app sha256:{blob_of(b'{1}').digest}"]
+
+
+def test_revision_behind_its_content_is_raised(repository):
+    repository.refresh_from_db()
+    before = repository.revision
+    Repository.objects.filter(pk=repository.pk).update(revision=1)
+    report = fsck(repair=True)
+    assert [check for check, _ in found(report)] == ["revisions"] and report.remaining == 0
+    repository.refresh_from_db()
+    assert repository.revision == before
+
+
+def test_row_removed_before_it_was_added_is_found(repository):
+    Tag.objects.update(removed_revision=0, removed_at=clock.now())
+    Version.objects.filter(removed_revision__isnull=False).update(removed_at=None)
+    assert [check for check, _ in found(fsck())] == ["revisions"] * 2
+
+
+def test_live_twins_are_found(repository):
+    """The database refuses them; so the constraint is taken away for the moment."""
+    constraint = next(each for each in Tag._meta.constraints if each.name == "tag_live_once")
+    with connection.schema_editor() as editor:
+        editor.remove_constraint(Tag, constraint)
+    try:
+        row = Tag.objects.get()
+        row.pk = None
+        row.save(force_insert=True)
+        assert found(fsck()) == [("live_once", "2 live tags have this name")]
+    finally:
+        Tag.objects.filter(pk=row.pk).delete()
+        with connection.schema_editor() as editor:
+            editor.add_constraint(Tag, constraint)
+
+
+def test_tombstone_of_a_live_blob_is_taken_away(repository, blob_store):
+    blob = blob_of(b"layer")
+    Tombstone.objects.create(storage_key=blob.storage_key, created_at=clock.now())
+    assert collect(grace_seconds=500)["pending"] == 1, "the collector does not believe it either"
+    report = fsck(repair=True)
+    assert [check for check, _ in found(report)] == ["tombstones"] and report.remaining == 0
+    assert_sound()
+
+
+def test_tombstones_that_wait_for_days_are_noticed(repository):
+    old = clock.now() - datetime.timedelta(days=3)
+    Tombstone.objects.create(storage_key="sha256/aa/" + "a" * 64 + ".gone", created_at=old, size=7)
+    report = fsck()
+    assert not report.problems and report.notices["old_tombstones"].bytes == 7
+
+
+def test_session_whose_bytes_are_lost_is_ended(repository, blob_store, namespace):
+    row = Upload.objects.get()
+    os.unlink(blob_store.upload_path(json.loads(row.resume)["id"]))
+    assert not fsck().problems, "a session in use is left alone"
+    age(1000)
+    report = fsck()
+    assert [check for check, _ in found(report)] == ["uploads"]
+    assert fsck(repair=True).remaining == 0
+    namespace.refresh_from_db()
+    assert namespace.reserved_bytes == 0 and not Upload.objects.exists()
+
+
+def test_session_that_is_looked_at_goes_on_as_before(repository, blob_store, actor):
+    from repoman.core.wire import SessionBody
+    from repoman.services import upload
+
+    row = Upload.objects.get()
+    age(1000)
+    assert not fsck().problems
+    sink = upload.open_session(repository, actor, SessionBody(row.pk, "app", start=row.offset))
+    sink.append(b" and the other half")
+    assert sink.finish().offset == len(b"half an upload and the other half")
+
+
+def test_nothing_is_reported_beside_writers_and_collectors(repository, blob_store, actor, namespace):
+    """Races are no findings."""
+    raw = Repository.objects.get(name="raw")
+    reports: list[Report] = []
+
+    def write() -> None:
+        for turn in range(15):
+            put(raw, actor, "a.txt", b"content %d" % turn)
+            layer = push(repository, actor, b"layer %d" % turn)
+            digest = release(repository, actor, b"{%d %d}" % (turn, turn), (layer,), "latest")
+            if turn % 2:
+                remove_version(repository, actor, digest)
+            begin_session(repository, actor, b"part %d" % turn)
+
+    def clean() -> None:
+        for _ in range(10):
+            purge(window_seconds=0)
+            collect(grace_seconds=60, objects=False)
+            remove_file(raw, actor, put_name())
+
+    def put_name() -> str:
+        put(raw, actor, "removed.txt", os.urandom(5))
+        return "removed.txt"
+
+    def check() -> None:
+        for _ in range(6):
+            reports.append(fsck(rehash=True))
+
+    assert together(write, clean, check, check) == [None] * 4
+    assert [problem.as_dict() for report in reports for problem in report.problems] == []
+
+
+def test_damaged_bytes_are_never_served_after_the_check(repository, blob_store):
+    blob = blob_of(b"layer")
+    os.unlink(path_of(blob_store, blob))
+    row = selectors.live_artifact(repository.pk, "app", f"sha256:{blob.digest}")
+    with pytest.raises((FileNotFound, Unavailable)):
+        store.read_small(selectors.blob_ref(row))
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    out = StringIO()
+    try:
+        call_command("fsck", *arguments, stdout=out, stderr=StringIO())
+    except SystemExit as end:
+        return int(end.code or 0), out.getvalue()
+    return 0, out.getvalue()
+
+
+def test_command_exits_with_1_while_problems_remain(repository, blob_store, namespace):
+    status, text = run("--rehash", "--json")
+    assert status == 0 and json.loads(text)["clean"] is True
+    Namespace.objects.update(used_bytes=1)
+    status, text = run("--json")
+    report = json.loads(text)
+    assert status == 1 and report["problems"] == 1 and report["items"][0]["check"] == "used_bytes"
+    status, text = run("--repair")
+    assert status == 0 and "(repaired)" in text and "1 problems, 1 repaired, 0 remain" in text
+    os.unlink(path_of(blob_store, blob_of(b"layer")))
+    status, text = run("--check", "blob_bytes")
+    assert status == 1 and "team/raw a.txt" in text
+    with pytest.raises(CommandError, match="no such check: nonsense"):
+        run("--check", "nonsense")
+    status, text = run("--list")
+    assert all(f"{name}: " in text for name in descriptions())
+
+
+def test_every_check_says_what_it_holds():
+    for name, meaning in descriptions().items():
+        assert len(meaning) > 40, name
