@@ -100,7 +100,7 @@ def flush_uses(*, force: bool = False) -> int:
             for token_id, moment in noted.items():
                 Token.objects.filter(pk=token_id).update(last_used_at=moment)
     except DatabaseError as error:
-        log.warning("token_use_not_written", extra={"error": str(error)[:200]})
+        log.warning("token_use_not_written", extra={"fields": {"error": str(error)[:200]}})
         return 0
     for token_id, moment in noted.items():
         if _uses.get(token_id) == moment:

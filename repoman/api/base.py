@@ -110,6 +110,7 @@ def call(
         described: Any = extend_schema(
             operation_id=operation,
             summary=summary,
+            description=summary + ".",
             request=body,
             responses=responses,
             parameters=[parameter.described() for parameter in known],
@@ -126,6 +127,7 @@ class ApiView(APIView):
     the action that the method declares, before the method runs."""
 
     target: ClassVar[str] = "site"
+    manage_sees: ClassVar[bool] = False  # about the repository, not its content: who may manage it need not read it
     parser_classes = [BoundedJSONParser]
     renderer_classes = [JSONRenderer]
     content_negotiation_class = JSONOnly
@@ -159,7 +161,7 @@ class ApiView(APIView):
             self.namespace = accounts.namespace(self.actor, captured["namespace"], action)
         else:
             key = f"{captured['namespace']}/{captured['name']}"
-            self.repository = repositories.repository(self.actor, key, action)
+            self.repository = repositories.repository(self.actor, key, action, manage_sees=self.manage_sees)
 
     # what came
 

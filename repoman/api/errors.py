@@ -8,13 +8,18 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import SuspiciousOperation
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import DatabaseError, DataError, InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from repoman.access import permissions
+from repoman.catalog import selectors
+from repoman.catalog.models import Namespace
 from repoman.core import errors
+from repoman.core.actor import Actor
 from repoman.core.errors import RepomanError
+from repoman.events import record
 
 from .authentication import CHALLENGE, request_id_of
 
@@ -42,12 +47,38 @@ class Invalid(errors.BadRequest):
 
 
 def handle(raised: Exception, context: Mapping[str, Any]) -> Response:
-    """What DRF calls for every exception in a view. Nothing of the inside leaves: no trace, SQL or path (R2)."""
+    """What DRF calls for every exception in a view. Nothing of the inside leaves: no trace, SQL or path."""
     error = _as_ours(raised)
+    if isinstance(error, errors.Forbidden | errors.NotFound):
+        _note_refusal(error, context)
     if error is None:
-        log.exception("api_failed", exc_info=raised, extra={"request_id": request_id_of(context["request"])})
+        log.exception(
+            "api_failed", exc_info=raised, extra={"fields": {"request_id": request_id_of(context["request"])}}
+        )
         error = RepomanError("the server failed; the log says why under this request id")
     return respond(error, request_id_of(context["request"]))
+
+
+def _note_refusal(error: RepomanError, context: Mapping[str, Any]) -> None:
+    """Record that a known caller was refused something that exists. A log that fails does not turn no into yes."""
+    actor = getattr(context["request"], "_user", None)
+    if not isinstance(actor, Actor):
+        return
+    captured = context.get("kwargs") or {}
+    namespace, name = str(captured.get("namespace", "")), str(captured.get("name", ""))
+    key = f"{namespace}/{name}" if name else ""
+    try:
+        if isinstance(error, errors.RepositoryNotFound):
+            exists = selectors.repository_by_key(key) is not None
+        elif isinstance(error, permissions.NamespaceNotFound):
+            exists = Namespace.objects.filter(name=namespace).exists()
+        else:
+            exists = isinstance(error, errors.Forbidden)
+        if exists:
+            subject = f"{context['request'].method} {context['request'].path}"
+            record.refused(error, actor=actor, namespace=namespace, repository=key, subject=subject)
+    except (DatabaseError, InterfaceError) as failure:
+        log.error("refusal_not_recorded", exc_info=failure)
 
 
 def respond(error: RepomanError, request_id: str) -> Response:
@@ -90,7 +121,7 @@ def _as_ours(raised: Exception) -> RepomanError | None:
         case SuspiciousOperation() | UnicodeError():
             return errors.BadRequest("the request cannot be read")
         case OperationalError() | InterfaceError():
-            log.warning("database_unavailable", extra={"error": str(raised)[:200]})
+            log.warning("database_unavailable", extra={"fields": {"error": str(raised)[:200]}})
             return errors.Unavailable("the database is not available; try again")
         case DataError():
             return errors.BadRequest("a value is out of range")

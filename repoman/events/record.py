@@ -53,7 +53,13 @@ def record(
 
 
 def refused(
-    error: RepomanError, *, actor: Actor, kind: str = "access:refused", repository: str = "", subject: str = ""
+    error: RepomanError,
+    *,
+    actor: Actor,
+    kind: str = "access:refused",
+    namespace: str = "",
+    repository: str = "",
+    subject: str = "",
 ) -> None:
     """Record that a known caller was refused, in a transaction of its own; at most 30 a minute per caller and kind.
 
@@ -77,7 +83,7 @@ def refused(
             actor_id=actor.principal_id,
             address=actor.address[:64],
             request_id=actor.request_id[:64],
-            namespace=repository.partition("/")[0],
+            namespace=namespace or repository.partition("/")[0],
             repository=repository,
             subject=subject[:1200],
             allowed=False,

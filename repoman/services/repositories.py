@@ -40,15 +40,15 @@ REMOTE_FIELDS = {
 MEMBERS_MOST = 100
 
 
-def repository(actor: Actor, key: str, action: Action = Action.READ) -> Repository:
-    """The repository, for a call of the API. With READ, a token that may only manage it sees it too.
+def repository(actor: Actor, key: str, action: Action = Action.READ, *, manage_sees: bool = False) -> Repository:
+    """The repository, for a call of the API. `manage_sees`: for READ it is enough to be allowed to MANAGE.
 
     Raises AuthenticationRequired, RepositoryNotFound, Forbidden, ScopeInsufficient (for every registry token).
     """
     found = selectors.repository_by_key(key)
     if action is Action.MANAGE:
         permissions.check_management(actor, site_wide=False)
-    elif action is Action.READ and found is not None and actor.scopes is None:
+    elif manage_sees and found is not None and actor.scopes is None:
         if Action.MANAGE in permissions.allowed_actions(actor, found):
             return found
     permissions.check(actor, found, action, mount=key)
@@ -300,8 +300,7 @@ def explain(actor: Actor, key: str, *, subject: str | None, action: Action, path
 
     `subject` "anonymous" asks for callers who are not signed in.
     """
-    found = repository(actor, key, Action.READ if subject is None else Action.MANAGE)
-    permissions.check_management(actor, site_wide=False)
+    found = repository(actor, key, Action.READ if subject is None else Action.MANAGE, manage_sees=subject is None)
     if subject is None or subject == actor.name:
         asked = actor
     elif subject == "anonymous":

@@ -154,6 +154,7 @@ class NamespaceRepositories(_Shows):
 
 class Repository(_Shows):
     target = "repository"
+    manage_sees = True
 
     @call("repositories_retrieve", "One repository", Action.READ, answer=RepositoryShown)
     def get(self, request: Request, namespace: str, name: str) -> Response:
@@ -225,7 +226,6 @@ class Packages(ApiView):
         parameters=[Parameter("q", "Only names that contain this.")],
     )
     def get(self, request: Request, namespace: str, name: str) -> Response:
-        permissions.check(self.actor, self.repository, Action.READ)
         return self.page(
             "packages",
             [str],
@@ -250,7 +250,6 @@ class Versions(ApiView):
         parameters=[PACKAGE, VERSION],
     )
     def get(self, request: Request, namespace: str, name: str) -> Response:
-        permissions.check(self.actor, self.repository, Action.READ)
         return self.page(
             "versions",
             [int, str],
@@ -312,7 +311,6 @@ class Files(ApiView):
         parameters=[PACKAGE, VERSION, Parameter("name", "Only the file of this name.")],
     )
     def get(self, request: Request, namespace: str, name: str) -> Response:
-        permissions.check(self.actor, self.repository, Action.READ)
         return self.page(
             "files",
             [str],
@@ -390,6 +388,7 @@ _EXPLAINED = (Action.READ, Action.PUBLISH, Action.DELETE, Action.MANAGE)
 
 class Explain(ApiView):
     target = "repository"
+    manage_sees = True
 
     @call(
         "repositories_explain",
