@@ -140,7 +140,7 @@ class Server:
         return self.client(*self.make_user(key, role))
 
     def token(self, client: httpx.Client, **fields: Any) -> dict[str, Any]:
-        answer = client.post("/api/v1/tokens", json={"name": "test", **fields})
+        answer = client.post("/api/v1/tokens", json={"name": f"test-{next(_numbers)}-{secrets.token_hex(4)}", **fields})
         self._created(answer)
         found: dict[str, Any] = answer.json()
         return found
