@@ -89,14 +89,20 @@ def prepare() -> int:
     from django.core.management import CommandError, call_command
     from django.db import Error, connection
 
+    # One connection of its own: its errors tell what is wrong, a pool's only that it took too long.
+    if connection.vendor == "postgresql":
+        connection.settings_dict["OPTIONS"] = {**connection.settings_dict["OPTIONS"], "pool": False}
     try:
         # `call_command` leaves out all checks; the one that must not be missed is what the database promises.
         for problem in connection.validation.check():
             if problem.is_serious():
                 raise CommandError(problem.msg)
         call_command("prepare")
-    except (CommandError, SettingError, Error) as error:
+    except (CommandError, SettingError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except Error as error:
+        print(f"error: the database cannot be used: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 

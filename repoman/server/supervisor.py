@@ -34,6 +34,7 @@ SHORT_LIFE_SECONDS = 10.0
 SHORT_LIVES = 3
 BACK_OFF_SECONDS = 0.2
 BACK_OFF_LIMIT_SECONDS = 5.0
+FORCED_SECONDS = 3.0
 BACKLOG = 2048
 READY_SECONDS = 60.0
 
@@ -73,6 +74,8 @@ class Family:
     children: Sequence[Child]
     on_stop: Callable[[], None] = lambda: None
     grace_seconds: float = GRACE_SECONDS
+    # Whether the children have families of their own, which they end at once when asked a second time.
+    passes_on: bool = False
     exit_status: int = 0
     _stopping: bool = False
     _deadline: float = field(default=0.0)
@@ -115,8 +118,11 @@ class Family:
         if info is None or info.si_signo not in _ENDING:
             return
         if self._stopping:
-            say("ending at once")
-            self._deadline = 0.0
+            self._deadline = time.monotonic() + (FORCED_SECONDS if self.passes_on else 0.0)
+            if self.passes_on:
+                say("ending at once")
+                for child in self.children:
+                    self._signal(child, signal.SIGTERM)
         else:
             self.stop()
 
@@ -322,7 +328,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     block_signals()
     threading.Thread(target=_announce, args=(configuration, listener is not None), daemon=True).start()
-    family = Family(
-        [Child("server", spawn, exit_is_final=True)], on_stop=close_listener, grace_seconds=GRACE_SECONDS + 5
-    )
+    server = Child("server", spawn, exit_is_final=True)
+    family = Family([server], on_stop=close_listener, grace_seconds=GRACE_SECONDS + 5, passes_on=True)
     return family.run()

@@ -465,6 +465,10 @@ class ServerWorker(ASGIWorker):  # type: ignore[misc]
     async def _shutdown(self) -> None:
         for server in self.servers:
             server.close()
+        await asyncio.sleep(0)
+        # uvloop keeps the socket it was given open; clients would wait in its queue for nobody.
+        for listener in self.sockets:
+            listener.close()
         deadline = self.loop.time() + self.cfg.graceful_timeout
         while self.nr_conns > 0 and self.loop.time() < deadline and not self._quick_shutdown:
             for connection in tuple(self.connections):
