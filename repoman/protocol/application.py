@@ -48,6 +48,7 @@ class Application:
         from repoman.ops import logs
 
         logs.configure(settings.CONFIGURATION["REPOMAN_LOG_LEVEL"])
+        django_bridge.preload()
         edge = Edge(table=table(), server=serve.Server(serve.settings_of()), lookup=hot.configured())
         return cls(
             edge,

@@ -90,6 +90,14 @@ def _handler() -> WSGIHandler:
     return WSGIHandler()
 
 
+def preload() -> None:
+    """Import the API before the server forks: its pages are shared then, and no request waits for it."""
+    from django.urls import get_resolver
+
+    _handler()
+    assert get_resolver().url_patterns
+
+
 def _run(environ: dict[str, Any]) -> Answer:
     found: list[Any] = []
 
@@ -111,10 +119,6 @@ def _run(environ: dict[str, Any]) -> Answer:
         lines.append((b"x-content-type-options", b"nosniff"))
     if b"cache-control" not in names:
         lines.append((b"cache-control", b"private, no-store"))
-    if environ["REQUEST_METHOD"] == "HEAD" and not body:
-        length = next((value for name, value in found[1] if name.lower() == "content-length"), None)
-        if length is not None and length.isdigit():
-            body = b"\0" * min(int(length), MAX_BODY)  # never sent; only its length counts
     return found[0], lines, body
 
 
