@@ -18,12 +18,10 @@ DEPTH = 64
 # Words that are, or are likely to become, the first segment of an address or a format's name.
 RESERVED = frozenset(
     """
-    admin anonymous api apk apt assets auth blobs bower cargo catalog chef cocoapods composer conan conda content cran
-    debian deb docker events favicon files generic gems git gitlfs go golang hackage health healthz helm helmfile hex
-    huggingface index internal login logout luarocks manifests maven me metadata metrics mirror npm nuget oauth oci
-    oidc opam p2 packages pkg proxy pub public puppet pypi quota r ready readyz registry repoman repositories
-    repository rpm rubygems scan search session settings signin signup simple static status support swift system
-    tags terraform tmp token tokens trash ui uploads user users v1 v2 v3 vagrant well-known www yum
+    alpine api apk apt assets auth blobs bower cargo catalog chef cocoapods composer conan conda cran debian deb docker
+    favicon generic gems go golang hackage health healthz helm hex huggingface livez login logout luarocks manifests
+    maven metrics npm nuget oauth oci oidc opam opkg ostree p2 pub puppet pypi readyz repoman rpm rubygems search
+    signin signup simple static swift terraform token ui uploads v1 v2 v3 vagrant webjars well-known yum
     """.split()
 )
 
