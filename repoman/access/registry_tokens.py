@@ -72,15 +72,15 @@ def new_key() -> SigningKey:
     )
 
 
-def rotate(*, forget_old: bool = False) -> SigningKey:
-    """A new key signs from now on. Tokens in use stay good, unless `forget_old` (a key was stolen): then none does."""
-    with transaction.atomic(durable=True):
-        now = clock.now()
-        if forget_old:
-            SigningKey.objects.all().delete()
-        else:
-            SigningKey.objects.filter(signs_until__gt=now).update(signs_until=now)
-        return new_key()
+def replace_key(*, forget_old: bool = False) -> SigningKey:
+    """A new key signs from now on, in the caller's transaction. Tokens in use stay good, unless `forget_old` (a key
+    was stolen): then none does."""
+    now = clock.now()
+    if forget_old:
+        SigningKey.objects.all().delete()
+    else:
+        SigningKey.objects.filter(signs_until__gt=now).update(signs_until=now)
+    return new_key()
 
 
 def _signing_key() -> SigningKey:

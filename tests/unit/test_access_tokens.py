@@ -328,7 +328,7 @@ def test_e1_no_other_algorithm_key_or_header_is_believed() -> None:
 def test_k3_keys_rotate_without_breaking_clients_and_are_stored_encrypted() -> None:
     first = registry_tokens.issue(Actor(), {}).token
     old = SigningKey.objects.get()
-    new = registry_tokens.rotate()
+    new = registry_tokens.replace_key()
     second = registry_tokens.issue(Actor(), {}).token
     assert jwt.get_unverified_header(second)["kid"] == new.kid != old.kid
     for token in (first, second):
@@ -340,7 +340,7 @@ def test_k3_keys_rotate_without_breaking_clients_and_are_stored_encrypted() -> N
     SigningKey.objects.filter(pk=old.pk).update(verifies_until=clock.now() - datetime.timedelta(seconds=1))
     with pytest.raises(CredentialsInvalid):
         sign_in(f"Bearer {first}")
-    registry_tokens.rotate(forget_old=True)
+    registry_tokens.replace_key(forget_old=True)
     assert SigningKey.objects.count() == 1
     with pytest.raises(CredentialsInvalid):
         sign_in(f"Bearer {second}")
