@@ -7,7 +7,8 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Sandbox:
     """Runs real clients with their own home, so that no login or cache is shared between tests."""
 
     home: Path
+    run_root: Path
 
     def run(
         self,
@@ -67,16 +69,9 @@ class Sandbox:
             "NO_PROXY": "127.0.0.1,localhost",
         }
 
-    def containers(self, *more: str) -> list[str]:
-        """Options that keep podman and buildah inside this sandbox."""
-        return [
-            "--root",
-            str(self.home / "storage"),
-            "--runroot",
-            str(self.home / "runroot"),
-            "--storage-driver",
-            "vfs",
-        ]
+    def containers(self) -> list[str]:
+        """Options that keep podman and buildah inside this sandbox. podman wants a runroot below 50 characters."""
+        return ["--root", str(self.home / "storage"), "--runroot", str(self.run_root), "--storage-driver", "vfs"]
 
     def layer(self, name: str = "payload.bin", size: int = 300_000, seed: str = "") -> tuple[Path, bytes]:
         """A tar with one file of unguessable bytes, and those bytes."""
@@ -90,14 +85,16 @@ class Sandbox:
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path) -> Sandbox:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     home = tmp_path / "home"
     for folder in (home, home / "run", home / ".docker"):
         folder.mkdir(mode=0o700)
+    (home / "auth.json").write_text("{}")  # podman and buildah want the file to be there
     policy = home / ".config" / "containers" / "policy.json"
     policy.parent.mkdir(parents=True)
     policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    return Sandbox(home)
+    with tempfile.TemporaryDirectory(prefix="rr", dir="/tmp", ignore_cleanup_errors=True) as run_root:
+        yield Sandbox(home, Path(run_root))
 
 
 @dataclass

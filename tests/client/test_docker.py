@@ -103,6 +103,8 @@ def test_docker_manifest_list(sandbox: Sandbox, engine: str, embedded: Server) -
     target = f"{project.host}/{project.private}/released"
     create = ("docker", "manifest", "create", "--insecure", f"{target}:all", f"{base}:amd64", f"{base}:arm64")
     sandbox.run(*create, environment=docker)
+    annotate = ("docker", "manifest", "annotate", "--arch", "arm64", f"{target}:all", f"{base}:arm64")
+    sandbox.run(*annotate, environment=docker)
     sandbox.run("docker", "manifest", "push", "--insecure", f"{target}:all", environment=docker)
     shown = sandbox.run("docker", "manifest", "inspect", "--insecure", f"{target}:all", environment=docker)
     assert "amd64" in shown and "arm64" in shown

@@ -163,8 +163,10 @@ def test_regctl_with_referrers(sandbox: Sandbox, project: Project) -> None:
     )
     target = f"{project.host}/{project.public}/regctl:1"
     sandbox.run("regctl", "image", "copy", "--referrers", "--digest-tags", reference, target)
-    assert sandbox.run("regctl", "image", "digest", target).strip() == digest
-    listed = json.loads(sandbox.run("regctl", "artifact", "list", target, "--format", "{{json .Manifest}}"))
+    assert sandbox.run("regctl", "image", "digest", target).split()[-1] == digest
+    listed = json.loads(
+        sandbox.run("regctl", "artifact", "list", target, "--format", "{{json .Manifest}}").splitlines()[-1]
+    )
     assert [item["artifactType"] for item in listed["manifests"]] == ["application/x-note"]
     assert crane_payload(sandbox, target) == payload
     sandbox.run("regctl", "tag", "delete", target)
