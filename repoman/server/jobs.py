@@ -45,7 +45,7 @@ def run(*, scheduler: bool) -> None:
     tasks = importlib.import_module("workers.tasks")
     # Before the consumer: jobs run even while the broker cannot be reached.
     tasks.start_runner()
-    clock = EmbeddedService(app, thread=True) if scheduler else None
+    clock = EmbeddedService(app, thread=True, scheduler_cls=app.conf.beat_scheduler) if scheduler else None
     if clock is not None:
         clock.daemon = True
         clock.start()
