@@ -80,6 +80,14 @@ def test_the_nginx_configuration_as_printed_takes_streams_and_sends_files_itself
             fetched = httpx.get(f"{url}/generic/{key}/a%20folder/large.bin", timeout=60)
             assert fetched.status_code == 200
             assert fetched.content == b"".join(body())
+            direct = httpx.head(f"{server.url}/generic/{key}/a%20folder/large.bin")
+            own = {"server", "date", "connection", "x-request-id", "accept-ranges"}
+            assert {name: value for name, value in fetched.headers.items() if name not in own} == {
+                name: value for name, value in direct.headers.items() if name not in own
+            }
+            assert fetched.headers["x-request-id"]
+            part = httpx.get(fetched.url, headers={"Range": "bytes=300000-300009"})
+            assert (part.status_code, part.content) == (206, b"\x01" * 10)
             assert httpx.get(f"{url}/_blobs/sha256/").status_code == 404
             challenge = httpx.get(f"{url}/v2/", headers={"Host": "registry.example.com:8443"})
             assert 'realm="http://registry.example.com:8443/token"' in challenge.headers["www-authenticate"]
@@ -90,3 +98,11 @@ def test_every_metric_is_described(embedded: Server) -> None:
     told = set(re.findall(r"^# HELP (\w+)", httpx.get(f"{embedded.url}/metrics").text, re.MULTILINE))
     described = set(re.findall(r"`(repoman_\w+)`", PAGE.read_text()))
     assert told - described == set()
+
+
+def test_every_command_is_described() -> None:
+    commands = {path.stem for path in (ROOT / "repoman/ops/management/commands").glob("[a-z]*.py")}
+    table = re.search(r"^\| command .*?\n\n", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert table
+    rows = [line.split("|")[1] for line in table.group().splitlines()[2:] if line]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == commands
