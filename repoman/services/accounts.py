@@ -31,7 +31,7 @@ REFRESH_TOKENS_MOST = 20
 MOST_BYTES = 2**62
 _USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}\Z")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,188}\Z")
-_RESERVED_USERNAMES = RESERVED - {"admin", "user"}
+_RESERVED_USERNAMES = (RESERVED | {"anonymous", "system"}) - {"admin", "user"}
 
 
 class UserNotFound(NotFound):

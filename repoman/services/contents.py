@@ -22,7 +22,9 @@ from repoman.core.format import handler_for
 from repoman.core.refs import FileRef, TagRef, VersionRef
 
 from . import delete
-from .purge import purge_revision
+from .purge import BATCH, purge_revision
+from .release import remove_rows
+from .transactions import write
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +181,23 @@ def remove_versions(
         raise BadRequest("name one 'version', or ask for 'all=true'")
     owner = _package(repository, package)
     revisions: list[int] = []
+    parts: list[int] = []
     if version and _is_tag(repository, version):
         revisions.append(delete.remove_tag(repository, actor, TagRef(owner.name, version)))
     elif version:
+        parts = _held(Q(version__package=owner, version__name=version, version__removed_revision=None))
         revisions.append(delete.remove_version(repository, actor, VersionRef(owner.name, version)))
     else:
+        parts = _held(Q(version__package=owner))
         revisions += _remove_all(actor, repository, owner)
     if purge:
-        _purge(repository, revisions)
+        _purge(repository, revisions, parts)
+
+
+def _held(named: Q) -> list[int]:
+    """Ids of the files that stay only while a version names them, and that these name."""
+    rows = VersionArtifact.objects.filter(named, artifact__held_by_version=True)
+    return list(rows.values_list("artifact_id", flat=True).distinct())
 
 
 def _remove_all(actor: Actor, repository: Repository, owner: Package) -> list[int]:
@@ -218,9 +229,17 @@ def remove_file(actor: Actor, repository: Repository, package: str, *, name: str
         _purge(repository, [revision])
 
 
-def _purge(repository: Repository, revisions: Sequence[int]) -> None:
+def _purge(repository: Repository, revisions: Sequence[int], parts: Sequence[int] = ()) -> None:
+    """Remove for good what the revisions took away, and of its `parts` those that no version names any more.
+
+    Their grace is not waited for: an owner who asks for this wants the room, and a push that counted on one of them is
+    told that it is missing.
+    """
     for revision in revisions:
         purge_revision(repository, revision)
+    for start in range(0, len(parts), BATCH):
+        batch = parts[start : start + BATCH]
+        write(lambda batch=batch: remove_rows(repository.namespace_id, artifacts=batch))  # type: ignore[misc]
 
 
 def annotate_version(
