@@ -1,0 +1,5 @@
+import sys
+
+from tests.torture.run import main
+
+sys.exit(main())
