@@ -25,7 +25,7 @@ _SECRETS = re.compile(
     r"""(?ix)
       (\b(?:proxy-)?authorization\\?["']?\s*[:=,]\s*\\?(?:b?["'])?(?:basic|bearer|digest)\s+)[A-Za-z0-9+/=._~-]+
     | (\b(?:basic|bearer)\s+)[A-Za-z0-9+/=._~-]{12,}
-    | (\b(?:[a-z_]*(?:password|passwd|secret|api[_-]?key|private[_-]?key|access[_-]?token|refresh[_-]?token))
+    | (\b[a-z_]*(?:password|passwd|secret|api[_-]?key|private[_-]?key|access[_-]?token|refresh[_-]?token)[a-z_]*
         \\?["']?\s*[:=]\s*\\?["']?)[^\s"'&,;}\\]+
     | ([?&](?:x-amz-(?:signature|credential|security-token)|signature|token|sig)=)[^&\s"'\\]+
     | (://[^/\s:@"']*:)[^/\s@"']+(?=@)

@@ -107,6 +107,7 @@ class Edge:
         self.lookup = lookup
         self.credentials = hot.Credentials()
         self.has_short_cut = has_short_cut
+        self.short_cuts = 0  # requests answered by the short cut
 
     # --- the life of a request ---------------------------------------------------------------------------------------
 
@@ -367,6 +368,7 @@ class Edge:
             memo = hot.memo_of(target, row, version)
         if not hot.is_allowed(known, target, memo.row):
             return False
+        self.short_cuts += 1
         request_id = request_id_of(given_id)
         actor_name = known.actor.name if known is not None else "anonymous"
         if not is_conditional:
