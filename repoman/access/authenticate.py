@@ -56,7 +56,8 @@ def sign_in(username: str, password: str, *, address: str, request_id: str) -> A
         identity = Identity.objects.select_related("principal").filter(issuer=LOCAL, subject=username).first()
     fits = passwords.verify_password(password, identity.password_hash if identity is not None else "")
     if identity is None or not fits or identity.principal.is_disabled:
-        throttle.failed(username, address)
+        if not fits:  # a right password is no guess, though its account is disabled
+            throttle.failed(username, address)
         log.info("signin_refused", extra={"fields": {"address": address, "request_id": request_id}})
         raise CredentialsInvalid("the user name or password is wrong")
     return actor_of(identity.principal, address=address, request_id=request_id)
