@@ -43,7 +43,7 @@ from repoman.services.handle import RepositoryHandle, SiteHandle
 
 from . import body, hot
 from .afterwards import Afterwards
-from .exchange import ClientGone, Exchange, request_id_of
+from .exchange import ANSWER, ClientGone, Exchange, request_id_of
 from .origin import Origins
 from .pools import pools
 from .serve import CONDITIONAL, Server, encode
@@ -374,11 +374,15 @@ class Edge:
         if not is_conditional:
             data = self.server.small.get(memo.ref.digest.hex)
             if data is not None:
-                whole = [*memo.whole, (b"x-request-id", request_id.encode())]
-                await send({"type": "http.response.start", "status": 200, "headers": whole})
                 if method == "HEAD":
                     data = b""
-                await send({"type": "http.response.body", "body": data})
+                answer = scope.get(ANSWER)
+                if answer is not None:
+                    await answer(memo.head + request_id.encode() + b"\r\n", data)
+                else:
+                    whole = [*memo.whole, (b"x-request-id", request_id.encode())]
+                    await send({"type": "http.response.start", "status": 200, "headers": whole})
+                    await send({"type": "http.response.body", "body": data})
                 around.afterwards.note(
                     around.loop,
                     (
