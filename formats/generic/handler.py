@@ -46,6 +46,7 @@ class Generic(FormatHandler):
             hot_headers=file_headers,
             name="file",
             hot_dated=True,
+            by_revision=True,
         ),
         Route(("PUT",), _PATH, Action.PUBLISH, views.put, admit=views.admit_put, name="file_put"),
         Route(("DELETE",), _PATH, Action.DELETE, views.delete, name="file_delete"),

@@ -109,13 +109,21 @@ class Oci(FormatHandler):
         Route(
             ("PUT",), _MANIFEST, Action.PUBLISH, views.put_manifest, admit=views.admit_manifest, name="manifest_push"
         ),
-        Route(("GET", "HEAD"), _IMAGE + r"/tags/list", Action.READ, views.list_tags, name="tags"),
+        Route(
+            ("GET", "HEAD"),
+            _IMAGE + r"/tags/list",
+            Action.READ,
+            views.list_tags,
+            name="tags",
+            by_revision=True,
+        ),
         Route(
             ("GET", "HEAD"),
             _IMAGE + r"/referrers/(?P<digest>[^/]+)",
             Action.READ,
             views.list_referrers,
             name="referrers",
+            by_revision=True,
         ),
         Route(("DELETE",), _MANIFEST, Action.DELETE, views.delete_manifest, name="manifest_delete"),
         Route(("DELETE",), _BLOB, Action.DELETE, views.delete_blob, name="blob_delete"),

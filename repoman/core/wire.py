@@ -212,6 +212,9 @@ class Route:
     captured=, metadata=)`, where `name` is the file's path or the version's name (for a tag: of the version it points
     to), `digest` the sha256 in hex and `metadata` the row's. A Content-Type among them replaces the stored one.
     `hot_dated` says that the answer carries Last-Modified, the moment the row was made. Both ways must answer alike.
+
+    `by_revision` says that a 200 of this route is made from the repository's content alone (and path, query, Accept
+    and address), whoever asks: it is kept in memory, and sent again while the repository's revision stands still.
     """
 
     methods: tuple[str, ...]
@@ -223,6 +226,7 @@ class Route:
     hot_headers: HotAnswer | None = None
     name: str = ""
     hot_dated: bool = False
+    by_revision: bool = False
     regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

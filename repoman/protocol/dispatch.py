@@ -44,7 +44,7 @@ from repoman.services.handle import RepositoryHandle, SiteHandle
 from . import body, hot
 from .afterwards import Afterwards
 from .exchange import ANSWER, ClientGone, Exchange, request_id_of
-from .origin import Origins
+from .origin import Origin, Origins
 from .pools import pools
 from .serve import CONDITIONAL, Server, encode
 from .target import Nothing, SiteTarget, Table, Target
@@ -88,6 +88,7 @@ class Decision:
     handle: RepositoryHandle | None = None
     plan: BodyPlan | None = None
     sink: Any = None
+    epoch: int = 0
 
 
 def _close_decision(deciding: asyncio.Future[Decision]) -> None:
@@ -107,6 +108,7 @@ class Edge:
         self.lookup = lookup
         self.credentials = hot.Credentials()
         self.has_short_cut = has_short_cut
+        self.documents = hot.Documents()
         self.short_cuts = 0  # requests answered by the short cut
 
     # --- the life of a request ---------------------------------------------------------------------------------------
@@ -128,6 +130,7 @@ class Edge:
             authorization = authorization_of(exchange)
             known = await self._known(exchange, authorization)
             exchange.actor_name = known.actor.name if known is not None else "anonymous"
+            version = self.lookup.version()
             try:
                 decision = await self._decided(exchange, target, query, known)
             except _StaleCredentials:
@@ -142,6 +145,8 @@ class Edge:
                 response = await pools().decisions.run(self._view, target, decision, taken)
             else:
                 await exchange.drain()
+            if isinstance(target, Target) and target.lookup_kind == "repository":
+                self._keep_rendered(exchange, target, decision, response, version)
             await self.server.send(exchange, response)
         except (ConnectionError, ClientGone):
             exchange.status = exchange.status or 499
@@ -214,7 +219,7 @@ class Edge:
             length=exchange.length,
             has_body=exchange.has_body,
         )
-        decision = Decision(actor, head=head, handle=handle)
+        decision = Decision(actor, head=head, handle=handle, epoch=now)
         decision.plan = target.route.admit(handle, head, **target.captured)
         self._admit(exchange, decision)
         if decision.sink is None and not _needs_body(exchange, decision.plan):
@@ -325,7 +330,7 @@ class Edge:
         if targets is None:
             return False
         target = targets.get(scope["raw_path"])
-        if target is None or scope["query_string"]:
+        if target is None or (scope["query_string"] and target.lookup_kind != "repository"):
             return False
         started = monotonic()
         authorization = given_id = host = None
@@ -357,10 +362,13 @@ class Edge:
             return False
         source = self.lookup
         version = source.version()
+        if target.lookup_kind == "repository":
+            if is_conditional:
+                return False
+            return await self._send_rendered(scope, receive, send, around, target, known, origin, started, given_id)
         memo: hot.Memo | None = target.memo
         if memo is None or version is None or memo.version != version:
-            assert target.lookup is not None
-            row = source.find(target.key, target.handler.name, target.lookup)
+            row = source.find(target)
             if not source.is_inline:
                 row = await row
             if row is None:
@@ -416,6 +424,67 @@ class Edge:
         finally:
             around.note(exchange)
         return True
+
+    async def _send_rendered(
+        self,
+        scope: Any,
+        receive: Any,
+        send: Any,
+        around: Surroundings,
+        target: Target,
+        known: hot.Known | None,
+        origin: Origin,
+        started: float,
+        given_id: bytes | None,
+    ) -> bool:
+        """The short cut for a document that the long way rendered before, while its repository stands still."""
+        found = self.documents.get(_rendered_key(scope, origin))
+        if found is None:
+            return False
+        version = self.lookup.version()
+        if version is None or found.version != version:
+            row = self.lookup.find(target)
+            if not self.lookup.is_inline:
+                row = await row
+            if row is None or row[1] != found.row[1] or row[3] != found.row[3]:
+                return False
+            found.row, found.version = row, version
+        if not hot.is_allowed(known, target, found.row):
+            return False
+        self.short_cuts += 1
+        exchange = Exchange(scope, receive, send, request_id_of(given_id))
+        exchange.origin = origin
+        exchange.started = started
+        exchange.route_class = target.route_class
+        exchange.actor_name = known.actor.name if known is not None else "anonymous"
+        try:
+            await exchange.respond(200, list(found.lines), found.content)
+        except ConnectionError:
+            exchange.status = exchange.status or 499
+        finally:
+            around.note(exchange)
+        return True
+
+    def _keep_rendered(
+        self, exchange: Exchange, target: Target, decision: Decision, response: Response, version: bytes | None
+    ) -> None:
+        """Keep what a `by_revision` route answered, as of the revision that the decision saw before it rendered."""
+        handle, content = decision.handle, response.content
+        if response.status != 200 or not isinstance(content, bytes) or handle is None or response.reason:
+            return
+        repository = handle.repository
+        if repository.type != repository.Type.LOCAL or repository.state != repository.State.ACTIVE:
+            return
+        if response.etag is not None or response.last_modified is not None:
+            return
+        row = (decision.epoch, repository.pk, repository.anonymous_read, repository.revision)
+        key = _rendered_key(exchange.scope, exchange.origin)
+        self.documents.put(key, hot.Rendered(row, version, encode(response.headers), content))
+
+
+def _rendered_key(scope: Any, origin: Origin) -> hot.RenderedKey:
+    accept = b",".join([value for name, value in scope["headers"] if name == b"accept"])
+    return (scope["method"], scope["raw_path"], scope["query_string"], accept, origin.base_url)
 
 
 # --- parts of a decision ---------------------------------------------------------------------------------------------

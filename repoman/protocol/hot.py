@@ -25,16 +25,18 @@ from repoman.core.actor import Action, Actor
 from repoman.core.clock import monotonic
 from repoman.core.digest import Digest
 from repoman.core.records import BlobRef
-from repoman.core.wire import HotLookup
 from repoman.ops.logs import logger
 
 from .exchange import head_of
 from .serve import Pairs, blob_headers
-from .small import Recent
+from .small import Bounded, Recent
 from .target import Target
 
 RETRY_SECONDS = 1.0
 MOST_ALLOWED = 4096
+DOCUMENT_BYTES = 16 * 1024 * 1024
+LARGEST_DOCUMENT = 256 * 1024
+LONGEST_KEY = 512
 _FOREVER = float("inf")
 
 
@@ -107,11 +109,21 @@ _JOINS = {
 }
 
 
+# epoch, repository id, anonymous_read, revision
+_REPOSITORY = """
+SELECT (SELECT value FROM access_accessepoch WHERE id = 1), r.id, r.anonymous_read, r.revision
+  FROM catalog_repository r
+ WHERE r.key = {mark} AND r.format = {mark} AND r.type = 'local' AND r.state = 'active'
+"""
+
+
 def _statements(mark: str, metadata: str) -> dict[str, str]:
-    return {
-        kind: " ".join(_SELECT.format(name=name, join=join.format(mark=mark), mark=mark, metadata=metadata).split())
+    found = {
+        kind: _SELECT.format(name=name, join=join.format(mark=mark), mark=mark, metadata=metadata)
         for kind, (name, join) in _JOINS.items()
     }
+    found["repository"] = _REPOSITORY.format(mark=mark)
+    return {kind: " ".join(text.split()) for kind, text in found.items()}
 
 
 Row = tuple[Any, ...]
@@ -170,8 +182,8 @@ class SqliteLookup:
             return None
         return self._header.read()
 
-    def find(self, key: str, format_name: str, lookup: HotLookup) -> Row | None:
-        """The live row, or None where there is none to be had this way."""
+    def find(self, target: Target) -> Row | None:
+        """The live row that the target's path names, or the repository's; None: there is none to be had this way."""
         cursor = self._cursor
         if cursor is None:
             cursor = self._open()
@@ -179,9 +191,7 @@ class SqliteLookup:
                 return None
         try:
             # fetchall also ends the statement: an open one would hold back the checkpoint.
-            rows = cursor.execute(
-                self._statements[lookup.kind], (lookup.package, lookup.name, key, format_name)
-            ).fetchall()
+            rows = cursor.execute(self._statements[target.lookup_kind], target.lookup_names).fetchall()
         except sqlite3.Error as error:
             self.close()
             self._retry_at = monotonic() + RETRY_SECONDS
@@ -246,8 +256,8 @@ class PostgresqlLookup:
         self._open = 0
         self._retry_at = 0.0
 
-    async def find(self, key: str, format_name: str, lookup: HotLookup) -> Row | None:
-        """The live row, or None where there is none to be had this way."""
+    async def find(self, target: Target) -> Row | None:
+        """The live row that the target's path names, or the repository's; None: there is none to be had this way."""
         import psycopg
 
         if self._idle:
@@ -259,9 +269,7 @@ class PostgresqlLookup:
             if cursor is None:
                 return None
         try:
-            await cursor.execute(
-                self._statements[lookup.kind], (lookup.package, lookup.name, key, format_name), prepare=True
-            )
+            await cursor.execute(self._statements[target.lookup_kind], target.lookup_names, prepare=True)
             row: Row | None = await cursor.fetchone()
         except psycopg.Error as error:
             self._retry_at = monotonic() + RETRY_SECONDS
@@ -350,6 +358,32 @@ def memo_of(target: Target, row: Row, version: bytes | None) -> Memo:
     head = head_of(200, whole) + b"x-request-id: "
     memo = target.memo = Memo(row, version, ref, lines, whole, head, etag, modified)
     return memo
+
+
+@dataclass(slots=True)
+class Rendered:
+    """A document that was rendered once: `row` is the repository's when it was, `version` as in a Memo."""
+
+    row: Row
+    version: bytes | None
+    lines: Pairs
+    content: bytes
+
+
+# Query string, Accept and address besides the path: all that a rendered document may depend on.
+RenderedKey = tuple[str, bytes, bytes, bytes, str]
+
+
+class Documents:
+    """Rendered documents of this process, at most 16 MiB of them. From the loop's thread only."""
+
+    def __init__(self, limit: int = DOCUMENT_BYTES) -> None:
+        self._kept: Bounded[RenderedKey, Rendered] = Bounded(limit)
+        self.get = self._kept.get
+
+    def put(self, key: RenderedKey, document: Rendered) -> None:
+        if len(document.content) <= LARGEST_DOCUMENT and len(key[2]) + len(key[3]) <= LONGEST_KEY:
+            self._kept.put(key, document, len(document.content) + 2048)
 
 
 def _timestamp(moment: Any) -> float:

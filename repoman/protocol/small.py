@@ -15,28 +15,41 @@ SMALL_BYTES = 64 * 1024
 KEPT_BYTES = 32 * 1024 * 1024
 
 
-class SmallBlobs:
-    """At most `limit` bytes of verified blobs, least recently used ones dropped first. Keys are sha256 hex."""
+class Bounded(Generic[Key, Value]):
+    """Values of known sizes, at most `limit` bytes of them, least recently used ones dropped first."""
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+
+    def get(self, key: Key) -> Value | None:
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        self._kept.move_to_end(key)
+        return found[0]
+
+    def put(self, key: Key, value: Value, size: int) -> None:
+        earlier = self._kept.pop(key, None)
+        self._size += size - (earlier[1] if earlier is not None else 0)
+        self._kept[key] = (value, size)
+        while self._size > self._limit:
+            _, (_, dropped) = self._kept.popitem(last=False)
+            self._size -= dropped
+
+
+class SmallBlobs:
+    """At most `limit` bytes of verified blobs. Keys are sha256 hex."""
+
+    def __init__(self, limit: int = KEPT_BYTES) -> None:
+        self._kept: Bounded[str, bytes] = Bounded(limit)
 
     def get(self, digest: str) -> bytes | None:
-        data = self._kept.get(digest)
-        if data is not None:
-            self._kept.move_to_end(digest)
-        return data
+        return self._kept.get(digest)
 
     def put(self, digest: str, data: bytes) -> None:
-        if digest in self._kept:
-            return
-        self._kept[digest] = data
-        self._size += len(data) + 256
-        while self._size > self._limit:
-            _, dropped = self._kept.popitem(last=False)
-            self._size -= len(dropped) + 256
+        self._kept.put(digest, data, len(data) + 256)
 
 
 class Recent(Generic[Key, Value]):

@@ -11,7 +11,7 @@ from repoman.core.actor import Action
 from repoman.core.errors import MethodNotAllowed, NameInvalid
 from repoman.core.format import FormatHandler, handlers
 from repoman.core.names import RESERVED, decode_target
-from repoman.core.wire import HotLookup, Route, SiteRoute
+from repoman.core.wire import Route, SiteRoute
 from repoman.ops.logs import shown_path
 
 from .small import Recent
@@ -42,7 +42,8 @@ class Target:
     route_class: str
     scope: str = ""
     scope_name: str = ""
-    lookup: HotLookup | None = None
+    lookup_kind: str = ""  # of the short cut's query: "tag", "version", "file", or "repository" for what is rendered
+    lookup_names: tuple[str, ...] = ()
     memo: Any = None
     logged: str = ""  # the path as a log line shows it
     is_bare: bool = False  # the repository itself, without the slash that relative links on its page need
@@ -112,7 +113,7 @@ class Table:
             found = self._parse(method, raw_path)
             if len(raw_path) <= 512:
                 self.recent.put(key, found)
-                if isinstance(found, Target) and found.lookup is not None:
+                if isinstance(found, Target) and found.lookup_kind:
                     hot = self.hot[method]
                     if len(hot) >= HOT_TARGETS:
                         hot.clear()
@@ -163,8 +164,14 @@ class Table:
         )
         target.logged = shown_path(raw_path)
         target.is_bare = len(parts) == 4 and route is not None and method in ("GET", "HEAD")
-        if route is not None and route.hot is not None and method in ("GET", "HEAD") and route.action is Action.READ:
-            target.lookup = route.hot(**captured)
+        if route is not None and method in ("GET", "HEAD") and route.action is Action.READ and not target.is_bare:
+            lookup = route.hot(**captured) if route.hot is not None else None
+            if lookup is not None:
+                target.lookup_kind = lookup.kind
+                target.lookup_names = (lookup.package, lookup.name, key, handler.name)
+            elif route.by_revision:
+                target.lookup_kind = "repository"
+                target.lookup_names = (key, handler.name)
         return target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 
 import httpx
@@ -140,6 +141,62 @@ def test_W4_a_moved_tag_is_seen_at_once_by_every_process(server: Server) -> None
         for _ in range(4):
             found = ask(server, "GET", f"/v2/{images}/app/manifests/moving", ADMIN)
             assert found.body == bodies[digest] and found.header("docker-content-digest") == digest
+
+
+_fresh = itertools.count()
+
+
+def rendered_anew(target: str) -> str:
+    """The same document under a query nobody asked for before: it is not in memory."""
+    return f"{target}{'&' if '?' in target else '?'}way={next(_fresh)}"
+
+
+def test_R10_rendered_documents_are_the_same_from_memory(server: Server) -> None:
+    images = server.make_repository(format="oci", anonymous_read=True)
+    files = server.make_repository(format="generic", anonymous_read=True)
+    digest, _ = push_image(server.admin, images)
+    push_image(server.admin, images, tag="other")
+    for name in ("a", "b/c", "b/d"):
+        server.admin.put(f"/generic/{files}/{name}", content=name.encode())
+    before = metric(server, "repoman_short_cut_reads")
+    for target in (
+        f"/v2/{images}/app/tags/list",
+        f"/v2/{images}/app/tags/list?n=1",
+        f"/{images}/v2/app/tags/list",
+        f"/v2/{images}/app/referrers/{digest}",
+        f"/generic/{files}/",
+        f"/generic/{files}/b/",
+    ):
+        for method in ("GET", "HEAD"):
+            for lines in ((), ("Accept: application/json",), ("Accept: text/html",), ("If-None-Match: *",)):
+                for _ in range(6):
+                    kept = ask(server, method, target, *lines)
+                same(kept, ask(server, method, rendered_anew(target), *lines))
+    assert metric_grows(server, "repoman_short_cut_reads", before + 100)
+
+
+def test_W3_a_rendered_document_shows_every_acknowledged_write_at_once(server: Server) -> None:
+    images = server.make_repository(format="oci")
+    digest, _ = push_image(server.admin, images, tag="t0")
+    body = server.admin.get(f"/v2/{images}/app/manifests/{digest}").content
+    for number in range(1, 15):
+        answer = server.admin.put(
+            f"/v2/{images}/app/manifests/t{number}",
+            content=body,
+            headers={"Content-Type": "application/vnd.oci.image.manifest.v1+json"},
+        )
+        assert answer.status_code == 201
+        for _ in range(4):
+            tags = json.loads(ask(server, "GET", f"/v2/{images}/app/tags/list", ADMIN).body)["tags"]
+            assert len(tags) == number + 1
+    assert server.admin.delete(f"/v2/{images}/app/manifests/t3").status_code == 202
+    for _ in range(4):
+        assert b'"t3"' not in ask(server, "GET", f"/v2/{images}/app/tags/list", ADMIN).body
+    for _ in range(4):
+        assert ask(server, "GET", f"/v2/{images}/app/tags/list").status == 401
+    stranger = f"Authorization: {basic(*server.make_user())}"
+    for _ in range(4):
+        assert ask(server, "GET", f"/v2/{images}/app/tags/list", stranger).status == 404
 
 
 def test_E6_what_was_allowed_is_refused_at_once_when_it_is_taken_back(server: Server) -> None:

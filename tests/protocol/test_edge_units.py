@@ -19,7 +19,7 @@ from repoman.protocol.exchange import request_id_of
 from repoman.protocol.origin import Origins
 from repoman.protocol.pools import Pool
 from repoman.protocol.serve import Asked, encode, is_not_modified, range_of
-from repoman.protocol.small import Recent, SmallBlobs
+from repoman.protocol.small import Bounded, Recent, SmallBlobs
 
 # --- where it came from ----------------------------------------------------------------------------------------------
 
@@ -292,6 +292,14 @@ def test_small_blobs_stay_within_their_bytes() -> None:
         kept.get("0")  # used often, so it stays
     assert kept.get("0") is not None and kept.get("50") is None
     assert sum(1 for number in range(100) if kept.get(str(number)) is not None) < 10
+
+
+def test_what_is_replaced_counts_once() -> None:
+    kept: Bounded[str, int] = Bounded(100)
+    for number in range(50):
+        kept.put("same", number, 60)
+    kept.put("other", 1, 40)
+    assert kept.get("same") == 49 and kept.get("other") == 1
 
 
 def test_recent_keeps_what_is_used_and_stays_bounded() -> None:
