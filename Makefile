@@ -25,7 +25,7 @@ lint: environment-dev
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/lint-imports --no-logo
 
 bench: environment-dev tools-bench
 	@exec $(BIN)/python -m tests.bench

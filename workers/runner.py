@@ -184,6 +184,7 @@ class Runner:
         next_tick = clock.monotonic()
         while not self._stopping.is_set():
             self._guarded(beat)
+            self._guarded(queue.free_orphans)
             if self._tick and clock.monotonic() >= next_tick:
                 next_tick = clock.monotonic() + schedule.TICK_SECONDS
                 self._guarded(schedule.tick)

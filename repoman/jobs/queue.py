@@ -19,9 +19,7 @@ from typing import Any
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Q, QuerySet
 
-from repoman.core import clock
-
-from . import kinds
+from . import holder, kinds
 from .models import JobRun
 from .moment import database_now
 from .poke import poke
@@ -130,7 +128,7 @@ def lease(run_id: int | None = None) -> Lease | None:
             run.attempts += 1
             JobRun.objects.filter(pk=run.pk).update(
                 state=JobRun.State.RUNNING,
-                lease=clock.new_id(),
+                lease=holder.mark(),
                 leased_until=now + datetime.timedelta(seconds=LEASE_SECONDS),
                 fence=run.fence,
                 attempts=run.attempts,
@@ -139,6 +137,20 @@ def lease(run_id: int | None = None) -> Lease | None:
             )
         return Lease(run.pk, run.kind, run.arguments, run.fence, run.attempts, run.max_attempts)
     return None
+
+
+def free_orphans() -> int:
+    """End the leases of runners that were killed on this machine, instead of waiting for their time. Returns how many."""
+    orphans = [
+        (run_id, fence)
+        for run_id, fence, mark in JobRun.objects.filter(state=JobRun.State.RUNNING).values_list("pk", "fence", "lease")
+        if holder.is_dead(mark)
+    ]
+    for run_id, fence in orphans:
+        with transaction.atomic(durable=True):
+            past = database_now() - datetime.timedelta(seconds=1)
+            JobRun.objects.filter(pk=run_id, fence=fence, state=JobRun.State.RUNNING).update(leased_until=past)
+    return len(orphans)
 
 
 def _held(held: Lease) -> Any:

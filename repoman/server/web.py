@@ -66,7 +66,7 @@ def run(
     application: str = APPLICATION,
     limits: Limits | None = None,
     parser: str = "auto",
-    loop: str = "asyncio",
+    loop: str = "auto",
     log_level: str = "warning",
     grace_seconds: int = GRACE_SECONDS,
     connections: int | None = None,
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--application", default=APPLICATION)
     parser.add_argument("--parser", choices=("auto", "fast", "python"), default="auto")
-    parser.add_argument("--loop", choices=("auto", "asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--loop", choices=("auto", "asyncio", "uvloop"), default="auto")
     parser.add_argument("--log-level", default="warning")
     parser.add_argument("--grace-seconds", type=int, default=GRACE_SECONDS)
     parser.add_argument("--connections", type=int, help="most connections of one web process")

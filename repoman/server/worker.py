@@ -17,11 +17,13 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import signal
 import socket
 import struct
 import termios
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
@@ -70,7 +72,14 @@ _LARGEST = 2**62
 
 # gunicorn looks for its C parser with `cls` and then reads what it found from ASGIProtocol by name: asked through a
 # subclass first, it would never use the parser, nor know its errors. So it is asked here, once.
-ASGIProtocol._check_h1c_protocol_available()
+#
+# The parser keeps what follows a finished request, at most 64 KiB of it by default, and gunicorn closes the connection
+# without an answer when that was not enough. But a client may send its next request as soon as it has read the answer,
+# before the task that gave it has reset the parser. So the parser keeps more, and `_http1_buffered` stops reading long
+# before it is full.
+_KEPT_AHEAD = 2**20
+if ASGIProtocol._check_h1c_protocol_available():
+    ASGIProtocol._h1c_protocol_class = partial(ASGIProtocol._h1c_protocol_class, limit_remaining=_KEPT_AHEAD)
 
 
 class HttpProtocol(ASGIProtocol):  # type: ignore[misc]
@@ -92,6 +101,8 @@ class HttpProtocol(ASGIProtocol):  # type: ignore[misc]
         self._answering = False
         self._broken = False
         self._received = 0
+        # Bytes that came after the end of the request being answered.
+        self._ahead = 0
         self._was_writable = False
         self._lingering = False
         self._linger_until = 0.0
@@ -154,6 +165,9 @@ class HttpProtocol(ASGIProtocol):  # type: ignore[misc]
             if data[0] not in _FIRST_BYTES:
                 self._refuse(400, "This is not an HTTP/1.1 request; TLS is not spoken on this port")
                 return
+        in_progress = self._request_ready.is_set()
+        if in_progress and self._callback_parser is not None and self._callback_parser.is_complete:
+            self._ahead += len(data)
         super().data_received(data)
         if self._request_ready.is_set():
             if self._header_timer is not None:
@@ -164,8 +178,13 @@ class HttpProtocol(ASGIProtocol):  # type: ignore[misc]
             self._cancel_keepalive_timer()
             self._header_timer = self.worker.loop.call_later(self._limits.header_seconds, self._headers_late)
 
+    def _http1_buffered(self) -> int:
+        held: int = super()._http1_buffered()
+        return held + self._ahead
+
     def _on_headers_complete(self) -> bool:
         self._answering = False
+        self._ahead = 0
         skip_body: bool = super()._on_headers_complete()
         request = self._current_request
         # RFC 9112 section 3.2: an HTTP/1.1 request without Host is answered 400.
@@ -433,6 +452,12 @@ class ServerWorker(ASGIWorker):  # type: ignore[misc]
         super().handle_quit_signal()
         if self._ending is not None:
             self._ending.set()
+
+    def _cleanup(self) -> None:
+        # A signal that comes twice (a service manager that tells every process) finds the loop half closed.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        super()._cleanup()
 
     async def _serve(self) -> None:
         self._ending = asyncio.Event()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from django.db.models import QuerySet
 
 from repoman.blobs import store
-from repoman.blobs.models import Blob, Upload
+from repoman.blobs.models import Blob
 from repoman.catalog import selectors, writes
 from repoman.catalog.models import Artifact, Package, Repository, Tag, Version, VersionArtifact
 from repoman.core import clock
@@ -24,6 +24,7 @@ from repoman.events.record import record
 from repoman.policy import gates, quota
 
 from .transactions import write
+from .upload import take
 
 
 @dataclass(slots=True)
@@ -273,11 +274,10 @@ def attach(
         package = writes.package(repository, package_name)
         released = 0
         if upload_id:
-            session = Upload.objects.filter(pk=upload_id, repository=repository).first()
-            if session is None:
+            session = take(upload_id)
+            if session is None or session.repository_id != repository.pk:
                 raise UploadNotFound(f"upload session {upload_id} has ended")
             released = session.reserved
-            session.delete()
         quota.hold(repository.namespace_id, [blob], release_reserved=released)
         writes.check_writable(repository)
         now = clock.now()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-import socket
-from functools import lru_cache
 
 from django.db import transaction
 
@@ -20,8 +17,10 @@ from repoman.core.digest import Digest
 from repoman.core.errors import Conflict, RangeInvalid, TooManyRequests, UploadNotFound
 from repoman.core.records import Staged, UploadState
 from repoman.core.wire import SessionBody
+from repoman.jobs import holder
 from repoman.policy import quota
 
+from .release import for_update
 from .transactions import write
 
 LEASE_SECONDS = 60
@@ -29,36 +28,8 @@ RENEW_SECONDS = 20
 MOST_SESSIONS = 10_000  # per namespace
 
 
-@lru_cache(maxsize=1)
-def _host() -> str:
-    """Short name of this boot of this host: a lease of a process that is gone here can be taken at once."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            boot = file.read().strip()
-    except OSError:
-        boot = socket.gethostname()
-    return f"{hash_text(boot)}"
-
-
-def hash_text(text: str) -> str:
-    return Digest.of(text.encode()).hex[:8]
-
-
 def _new_lease() -> str:
-    return f"{_host()}.{os.getpid():x}.{clock.new_id()[:12]}"
-
-
-def _is_dead(lease: str) -> bool:
-    host, _, rest = lease.partition(".")
-    if host != _host():
-        return False
-    try:
-        os.kill(int(rest.partition(".")[0], 16), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return f"{holder.mark()}.{clock.new_id()[:6]}"
 
 
 def _state(row: Upload) -> UploadState:
@@ -96,13 +67,25 @@ def begin(repository: Repository, actor: Actor, package: str, algorithm: str) ->
     return _state(row)
 
 
+def take(upload_id: str) -> Upload | None:
+    """End the session's row in the caller's transaction, whose part it is to return what it reserved. None where
+    somebody else ended it: of several at once, one gives back."""
+    rows = for_update(Upload.objects.filter(pk=upload_id), skip_locked=False)
+    row: Upload | None = rows.select_related("repository").first()
+    if row is not None:
+        Upload.objects.filter(pk=upload_id).delete()
+    return row
+
+
 def cancel(repository: Repository, actor: Actor, package: str, upload_id: str) -> None:
     """End the session; what it kept and reserved is given back. Raises UploadNotFound."""
 
     def block() -> Upload:
-        row = find(repository, actor, package, upload_id)
+        found = find(repository, actor, package, upload_id)
+        row = take(found.pk)
+        if row is None:
+            raise UploadNotFound(f"upload session '{upload_id[:40]}' has just ended")
         quota.charge(repository.namespace_id, reserved=-row.reserved)
-        Upload.objects.filter(pk=row.pk).delete()
         return row
 
     row = write(block)
@@ -207,10 +190,9 @@ def _release(upload_id: str, lease: str) -> None:
 
 def _drop(row: Upload) -> None:
     def block() -> None:
-        current = Upload.objects.filter(pk=row.pk).first()
+        current = take(row.pk)
         if current is not None:
             quota.charge(current.repository.namespace_id, reserved=-current.reserved)
-            current.delete()
 
     write(block)
 
@@ -222,7 +204,7 @@ def _lease(repository: Repository, actor: Actor, package: str, upload_id: str, s
     def block() -> Upload:
         row = find(repository, actor, package, upload_id)
         now = clock.now()
-        if row.lease and row.leased_until and row.leased_until > now and not _is_dead(row.lease):
+        if row.lease and row.leased_until and row.leased_until > now and not holder.is_dead(row.lease):
             raise RangeInvalid("another request is sending bytes to this upload right now", offset=row.offset)
         if start is not None and start != row.offset:
             raise RangeInvalid(f"the upload stands at {row.offset}, not at {start}", offset=row.offset)

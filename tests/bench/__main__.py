@@ -12,10 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 from tests.bench import report, rows, subjects
+from tests.running import ROOT
 from tests.tools import provision, services
-
-# Groups that need the images of `seed`; the others bring their own content.
-_NEED_SEED = (rows.reads, rows.trickle, rows.start)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -26,7 +24,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="beginnings of rows, such as tag, up-4k or growth")
     parser.add_argument("--quick", action="store_true", help="one round, less content: under two minutes")
-    parser.add_argument("--output", type=Path, help="write the table to this file instead of showing it")
+    parser.add_argument(
+        "--output", type=Path, help="write the table to this file; a full run writes docs/benchmarks.md, others show it"
+    )
     parser.add_argument("--folder", type=Path, help="where the servers keep their data (default: the temporary folder)")
     parser.add_argument("--peers", help="comma-separated, instead of all; 'none' for ours alone")
     parser.add_argument("--rounds", type=int, help="instead of what the run has")
@@ -49,8 +49,10 @@ def main() -> int:
             group(bench)
         text = report.render(bench, servers, folder)
         bench.say(f"done in {time.monotonic() - begun:.0f} s")
-    if given.output:
-        given.output.write_text(text)
+    whole = not (given.quick or given.rows or given.peers or given.rounds)
+    output = given.output or (ROOT / "docs" / "benchmarks.md" if whole else None)
+    if output:
+        output.write_text(text)
     else:
         print(text)
     return 0

@@ -72,7 +72,9 @@ class Load:
         return self.count / self.seconds if self.seconds else 0.0
 
 
-def head(method: str, path: str, host: str, headers: Sequence[tuple[str, str]] = (), length: int | None = None) -> bytes:
+def head(
+    method: str, path: str, host: str, headers: Sequence[tuple[str, str]] = (), length: int | None = None
+) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers)]
     if length is not None:
         lines.append(f"Content-Length: {length}")

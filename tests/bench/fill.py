@@ -60,9 +60,7 @@ def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
         stamp = str(file.stat().st_mtime_ns)
-        return Blob(
-            digest=hex_digest, size=len(data), storage_key=where, stamp=stamp, created_at=now, touched_at=now
-        )
+        return Blob(digest=hex_digest, size=len(data), storage_key=where, stamp=stamp, created_at=now, touched_at=now)
 
     parts = [(item.digest, item.manifest) for item in made]
     parts += [(blob.digest, b"".join(blob.pieces)) for item in made for blob in (item.layer, item.config)]
@@ -88,18 +86,29 @@ def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]
         Artifact.objects.bulk_create([*layers, *configs])
         versions = [
             Version(
-                package=package, name=item.digest, blob=blobs[item.digest], media_type=content.MANIFEST,
-                artifact_type=content.CONFIG, first_seen_at=now, added_revision=revision + 1 + at,
+                package=package,
+                name=item.digest,
+                blob=blobs[item.digest],
+                media_type=content.MANIFEST,
+                artifact_type=content.CONFIG,
+                first_seen_at=now,
+                added_revision=revision + 1 + at,
             )  # fmt: skip
             for at, item in enumerate(made)
         ]
         Version.objects.bulk_create(versions)
         VersionArtifact.objects.bulk_create(
-            [VersionArtifact(version=version, artifact=part) for version, *both in zip(versions, layers, configs, strict=True) for part in both]
+            [
+                VersionArtifact(version=version, artifact=part)
+                for version, *both in zip(versions, layers, configs, strict=True)
+                for part in both
+            ]
         )
         Tag.objects.bulk_create(
             [
-                Tag(package=package, name=item.tag, version=version, moved_at=now, added_revision=version.added_revision)
+                Tag(
+                    package=package, name=item.tag, version=version, moved_at=now, added_revision=version.added_revision
+                )
                 for item, version in zip(made, versions, strict=True)
             ]
         )

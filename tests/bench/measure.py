@@ -68,7 +68,11 @@ def machine(folder: Path) -> str:
     """One sentence, without names of hosts or folders."""
     memory = Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     release = ".".join(platform.release().split("-")[0].split(".")[:2])

@@ -73,7 +73,11 @@ def _tables(bench: Bench) -> list[tuple[str, str, list[Line]]]:
     plain = "{:.1f}".format
     return [
         (f"Small reads, {bench.plan.tags:,} tags, 16 clients, anonymous", per_thousand, _read_lines("")),
-        ("The same with a password (Basic)", f"{per_thousand}; peers with htpasswd (bcrypt, cost 5)", _read_lines("-basic")),
+        (
+            "The same with a password (Basic)",
+            f"{per_thousand}; peers with htpasswd (bcrypt, cost 5)",
+            _read_lines("-basic"),
+        ),
         ("The same with a registry token (Bearer)", per_thousand, _read_lines("-token")),
         (
             "Large blobs, one client",
@@ -190,7 +194,9 @@ def _judged(results: Results, goals: Sequence[Goal]) -> list[str]:
         label = labels.get(goal.row, goal.row)
         label += {"basic": ", Basic", "token": ", token"}.get(kind, "")
         rows.append(f"| {label} | {goal.text} | {shown} | {'met' if met else '**missed**'} |")
-    verdict = "Every target that could be measured is met." if not missed else f"{missed} of {len(rows) - 4} are missed."
+    verdict = (
+        "Every target that could be measured is met." if not missed else f"{missed} of {len(rows) - 4} are missed."
+    )
     return [*rows, "", verdict, ""]
 
 
@@ -202,7 +208,12 @@ def _tables_of_labels() -> list[tuple[str, str, list[Line]]]:
 
 def _spreads(results: Results) -> list[str]:
     """How far the rounds of one cell lay apart: what a reader may take a difference for."""
-    found = [spread([sample.rate for sample in samples]) for row in results.values() for samples in row.values() if len(samples) > 1]
+    found = [
+        spread([sample.rate for sample in samples])
+        for row in results.values()
+        for samples in row.values()
+        if len(samples) > 1
+    ]
     if not found:
         return []
     return [

@@ -194,6 +194,7 @@ def reads(bench: Bench) -> None:
         floor["tag"] = floor["digest"] = floor["head"] = bench.nginx.put("manifest", item.manifest)
         floor["blob"] = bench.nginx.put("blob", b"".join(item.layer.pieces))
         floor["tags"] = bench.nginx.put("tags", listing)
+    busy: dict[str, float] = {}
     for kind in KINDS:
         found = [(subject, part) for subject in bench.all() if (part := subject.for_kind(kind)) is not None]
         for subject, part in found:
@@ -207,8 +208,9 @@ def reads(bench: Bench) -> None:
             if kind == "anonymous" and bench.nginx is not None:
                 running.append(bench.nginx)
             for _, part in turns(bench, bench.plan.rounds, running):
-                _read(bench, slug, what, part, names.get(part.name), kind, paths[what], floor)
+                _read(bench, slug, what, part, names.get(part.name), kind, paths[what], floor, busy)
             bench.report(slug)
+    _mention(bench, "head", busy)
 
 
 def _read(
@@ -220,6 +222,7 @@ def _read(
     kind: str,
     paths: list[str],
     floor: dict[str, str],
+    busy: dict[str, float],
 ) -> None:
     headers = [("Accept", content.ACCEPT), *((subject.headers(kind) or []) if subject else [])]
     chosen = paths if subject else [floor[what]]
@@ -228,6 +231,7 @@ def _read(
         def work() -> tuple[float, float]:
             scripts = content.head_requests(part.host, chosen, headers)
             load = client.run(part.address, scripts, connections=CLIENTS, seconds=bench.plan.seconds)
+            busy[part.name] = max(busy.get(part.name, 0.0), load.client_seconds / load.seconds)
             return load.count, load.seconds
 
     else:
@@ -352,13 +356,20 @@ def images_and_mounts(bench: Bench) -> None:
         busy = {}
         for _, subject in turns(bench, bench.plan.rounds, bench.all()):
             headers = subject.write_headers()
-            items = [content.blob(256) for _ in range(bench.plan.small_count // 4)]
-            scripts = [content.push_blob(subject.host, SOURCE, item, headers) for item in items]
-            client.run(subject.address, scripts, connections=CLIENTS)
-            scripts = [content.mount(subject.host, MOUNTS, SOURCE, item.digest, headers) for item in items]
+            pushed: list[str] = []
+            sources = (_remembered(subject, headers, pushed) for _ in range(bench.plan.small_count // 4))
+            client.run(subject.address, sources, connections=CLIENTS, seconds=2 * bench.plan.seconds)
+            scripts = [content.mount(subject.host, MOUNTS, SOURCE, digest, headers) for digest in pushed]
             _writes(bench, "mount", subject, scripts, CLIENTS, busy)
         _mention(bench, "mount", busy)
         bench.report("mount")
+
+
+def _remembered(subject: Subject, headers: content.Headers, pushed: list[str]) -> client.Script:
+    """Push a new blob to be mounted from, and note its digest when it is there."""
+    item = content.blob(256)
+    yield from content.push_blob(subject.host, SOURCE, item, headers)
+    pushed.append(item.digest)
 
 
 def _writes(
@@ -381,7 +392,9 @@ def _mention(bench: Bench, slug: str, busy: dict[str, float]) -> None:
     """Say where the load generator was what limited."""
     for name, share in busy.items():
         if share > 0.85:
-            bench.notes.append(f"In `{slug}` the load generator was busy {share:.0%} of the time with {name}: a lower bound.")
+            bench.notes.append(
+                f"In `{slug}` the load generator was busy {share:.0%} of the time with {name}: a lower bound."
+            )
 
 
 # --- syncs -----------------------------------------------------------------------------------------------------------
@@ -399,7 +412,7 @@ def syncs(bench: Bench) -> None:
             headers = subject.write_headers()
             # The folders of two hex digits and SQLite's files are there and known before it counts.
             warm = [content.push_blob(subject.host, UPLOADS, content.blob(SMALL), headers) for _ in range(600)]
-            client.run(subject.address, warm, connections=CLIENTS)
+            client.run(subject.address, warm, connections=CLIENTS, seconds=2)
             items = [content.blob(SMALL) for _ in range(count)]
             scripts = [content.push_blob(subject.host, UPLOADS, item, headers) for item in items]
             calls = _traced(subject, lambda scripts=scripts: client.run(subject.address, scripts, connections=clients))  # type: ignore[misc]
@@ -449,7 +462,9 @@ class Trickle:
                 where = content.path_of(opened.require(202).header(b"location"))
                 connection.sendall(head("PATCH", where, subject.host, headers, 1000))
             else:
-                connection.sendall(f"GET /v2/{IMAGES}/manifests/v1 HTTP/1.1\r\nHost: {subject.host}\r\nX-Slow: ".encode())
+                connection.sendall(
+                    f"GET /v2/{IMAGES}/manifests/v1 HTTP/1.1\r\nHost: {subject.host}\r\nX-Slow: ".encode()
+                )
             self._open.append(connection)
         self._thread = threading.Thread(target=self._send, daemon=True)
         self._thread.start()

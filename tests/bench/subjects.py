@@ -214,8 +214,11 @@ def distribution(folder: Path) -> Iterator[Distribution]:
         "basic": {"htpasswd": {"realm": "bench", "path": str(folder / "htpasswd")}},
         "token": {
             "token": {
-                "realm": "http://127.0.0.1/token", "service": SERVICE, "issuer": ISSUER,
-                "jwks": str(folder / "keys.json"), "signingalgorithms": ["ES256"],
+                "realm": "http://127.0.0.1/token",
+                "service": SERVICE,
+                "issuer": ISSUER,
+                "jwks": str(folder / "keys.json"),
+                "signingalgorithms": ["ES256"],
             }  # fmt: skip
         },
     }

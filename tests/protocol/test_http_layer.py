@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 1.0, 1.0, 1.0
+# Long enough for a busy machine not to stand still for as long.
+HEADER_SECONDS, BODY_SECONDS, WRITE_SECONDS = 1.0, 2.0, 3.0
 
 
 @dataclass
@@ -195,6 +196,41 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
         answer.index(b"/raw/%d?" % number) for number in (1, 2, 3)
     )
     assert answer.count(b"HTTP/1.1 200 ") == 3
+
+
+def test_requests_sent_ahead_are_all_answered_whatever_their_size(server: Server) -> None:
+    body = os.urandom(400_000)
+    answered = f"400000 {hashlib.sha256(body).hexdigest()}".encode()
+    with server.connect() as sock:
+        request = get("/hash", "Content-Length: 400000", method="PUT") + body
+        sender = threading.Thread(target=sock.sendall, args=(request * 10,))
+        sender.start()
+        received = b""
+        while received.count(answered) < 10:
+            piece = sock.recv(65536)
+            assert piece, received
+            received += piece
+        sender.join()
+
+
+def test_a_client_that_sends_ahead_without_end_is_kept_waiting(server: Server) -> None:
+    before = server.resident()
+    with server.connect() as sock:
+        sock.sendall(get("/slow?1.5"))
+        time.sleep(0.1)
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                sock.sendall(get("/raw/x") * 1_000_000)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        time.sleep(0.8)
+        assert sender.is_alive()
+        assert server.resident() - before < 8 * 2**20
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+        sock.shutdown(socket.SHUT_RDWR)
+        sender.join()
 
 
 # Bodies

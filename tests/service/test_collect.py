@@ -15,10 +15,10 @@ from repoman.catalog import selectors
 from repoman.catalog.models import Artifact, Holding, Namespace, Version, VersionArtifact
 from repoman.core import clock
 from repoman.core.digest import Digest
-from repoman.core.errors import ContentMissing
+from repoman.core.errors import ContentMissing, RepomanError
 from repoman.jobs.lease import LeaseBusy, LeaseEnded, NamedLease
 from repoman.services import collect as collecting
-from repoman.services import publish
+from repoman.services import publish, upload
 from repoman.services.collect import CollectionRefused, collect
 from repoman.services.expire import expire_uploads
 from repoman.services.purge import purge
@@ -391,3 +391,27 @@ def test_key_of_a_collected_blob_is_never_used_again(blob_store, actor, namespac
     push(repository, actor, b"layer")
     second = Blob.objects.get().storage_key
     assert first != second and second.startswith(storage_key(Digest.of(b"layer").hex, "x")[:-1])
+
+
+def test_D3_session_that_several_end_at_once_gives_back_once(blob_store, actor, namespace):
+    """A cancellation, an expiry and a completion meet: exactly one of them ends the session."""
+    repository = make_repository(namespace)
+    kept = begin_session(repository, actor, b"another session, so that too much given back shows")
+    for _ in range(10):
+        upload_id = begin_session(repository, actor, b"content")
+
+        def finish(upload_id: str = upload_id) -> None:
+            expect = Digest.of(b"content")
+            staged = upload.finish(repository, actor, "app", upload_id, expect)
+            publish.attach(repository, actor, "app", str(expect), staged, upload_id=upload_id)
+
+        raised = together(
+            lambda upload_id=upload_id: upload.cancel(repository, actor, "app", upload_id),
+            lambda upload_id=upload_id: upload.cancel(repository, actor, "app", upload_id),
+            finish,
+            lambda: expire_uploads(ttl_seconds=3600),
+        )
+        assert raised[3] is None
+        assert all(error is None or isinstance(error, RepomanError) for error in raised), raised
+        assert [row.pk for row in Upload.objects.all()] == [kept]
+        assert_sound()

@@ -17,8 +17,8 @@ from django.db import transaction
 
 from repoman.core import clock
 from repoman.core.errors import BadRequest, Conflict, Unavailable
-from repoman.jobs import heartbeat, kinds, poke, queue
-from repoman.jobs.lease import NamedLease
+from repoman.jobs import heartbeat, holder, kinds, poke, queue
+from repoman.jobs.lease import LeaseBusy, NamedLease
 from repoman.jobs.models import JobRun, ScheduleTick
 from repoman.jobs.moment import database_now
 from repoman.jobs.queue import LeaseLost
@@ -436,3 +436,49 @@ def test_hostile_message_is_not_decoded():
 
 def test_clock_of_the_database_is_near_ours():
     assert abs((database_now() - clock.now()).total_seconds()) < 60
+
+
+def killed_process() -> str:
+    """The mark of a process of this machine that is gone."""
+    code = "from repoman.jobs.holder import mark; print(mark())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_holder_is_dead_only_when_it_is_known_to_be():
+    gone = killed_process()
+    assert holder.is_dead(gone) and holder.is_dead(gone + ".abcdef")
+    assert not holder.is_dead(holder.mark())
+    machine, pid, started = gone.split(".")
+    assert not holder.is_dead(f"0{machine[1:]}.{pid}.{started}" if machine[0] != "0" else f"1{machine[1:]}.{pid}.0")
+    machine, pid, started = holder.mark().split(".")
+    assert holder.is_dead(f"{machine}.{pid}.1"), "another process has its number now"
+    for odd in ("", "x", "a.b.c", machine, f"{machine}.zz.1"):
+        assert not holder.is_dead(odd)
+    assert len(holder.mark()) <= holder.MARK_CHARACTERS
+
+
+def test_P2_job_of_a_runner_killed_on_this_machine_is_not_waited_for(doing):
+    run = ask()
+    assert queue.lease() is not None
+    assert queue.free_orphans() == 0 and not runner.run_next(), "its runner lives"
+    JobRun.objects.update(lease=killed_process())
+    assert queue.free_orphans() == 1
+    assert runner.run_next()
+    run.refresh_from_db()
+    assert run.state == "succeeded"
+
+
+def test_lease_of_a_process_killed_on_this_machine_is_not_waited_for():
+    def hold(mark: str) -> None:
+        ScheduleTick.objects.all().delete()
+        later = database_now() + datetime.timedelta(seconds=90)
+        ScheduleTick.objects.create(name="lease:work", last_at=later)
+        ScheduleTick.objects.create(name=f"by:work:{mark}", last_at=later)
+
+    hold(killed_process())
+    with NamedLease("work"), pytest.raises(LeaseBusy), NamedLease("work"):
+        pass
+    assert ScheduleTick.objects.count() == 1
+    hold("00000000.1.1")  # on another machine nobody can tell
+    with pytest.raises(LeaseBusy), NamedLease("work"):
+        pass

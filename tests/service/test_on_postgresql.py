@@ -20,7 +20,19 @@ def test_services_hold_their_promises_on_postgresql(tmp_path: Path) -> None:
         return  # this is that run
     with services.postgres() as url:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", str(FOLDER), "--ignore", __file__],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-n",
+                "2",
+                str(FOLDER),
+                "--ignore",
+                __file__,
+            ],
             cwd=FOLDER.parent.parent,
             env={**os.environ, "REPOMAN_DATABASE_URL": str(url), "REPOMAN_DATA": str(tmp_path / "data")},
             capture_output=True,
