@@ -6,6 +6,7 @@ import sys
 
 
 def main() -> None:
+    os.umask(0o027)  # as the server: what commands write is for this account and its group
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "repoman.settings")
     from repoman.configuration import SettingError
 
