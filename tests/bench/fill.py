@@ -106,10 +106,8 @@ def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]
         )
         Tag.objects.bulk_create(
             [
-                Tag(
-                    package=package, name=item.tag, version=version, moved_at=now, added_revision=version.added_revision
-                )
-                for item, version in zip(made, versions, strict=True)
+                Tag(package=package, name=item.tag, version=version, moved_at=now, added_revision=revision + 1 + at)
+                for at, (item, version) in enumerate(zip(made, versions, strict=True))
             ]
         )
         Holding.objects.bulk_create([Holding(namespace_id=holder.namespace_id, blob=row) for row in rows])

@@ -21,12 +21,13 @@ Written by `make bench`. Nothing here is typed by hand: run it on your own machi
 Servers: Repoman, {servers}.
 
 How to read it. All servers run on this machine over the loopback and are measured in turn within one run, round by
-round, each round beginning with another one; a figure is the median of {rounds} rounds, and a ratio the median of the
-ratios of each round. The load generator runs on the same cores. Absolute figures depend on the machine; ratios are what
+round, each round beginning with another one; a figure is the median of {rounds} round(s), and a ratio the median of the
+ratios of each round. Reads have one round more at the start that does not count, so that everybody's caches are full. The
+load generator runs on the same cores. Absolute figures depend on the machine and on what else it does; ratios are what
 counts. The second figure of a cell is processor time (user and system) of the *whole process tree* of the server, the
-worker and the scheduler of ours included. Durability differs, and is left as each server has it: ours is durable (fsync)
-before it answers; distribution does not sync what it stores; olareg keeps everything in memory; zot is told to
-sync. Nobody writes an access log. Ours writes with a registry token, as docker does; the peers take writes from
+worker and the scheduler of ours included. Durability is left as each server has it: ours is durable (fsync) before it
+answers; what distribution syncs is in the table of syncs below; olareg keeps everything in memory; zot is told to sync.
+Nobody writes an access log. Ours writes with a registry token, as docker does; the peers take writes from
 anybody, which costs them less. nginx, where it stands, sends static files of the same sizes: the floor.
 {notes}"""
 

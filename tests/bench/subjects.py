@@ -117,7 +117,8 @@ class Repoman(Subject):
 @contextlib.contextmanager
 def repoman(data: Path, **settings: str) -> Iterator[Repoman]:
     """Embedded: SQLite and a folder, two web processes, worker and scheduler. Peers write no access log, nor does this."""
-    with Deployment.embedded(data, REPOMAN_ACCESS_LOG="false", REPOMAN_WORKERS="2", **settings) as server:
+    chosen: dict[str, Any] = {"REPOMAN_ACCESS_LOG": "false", "REPOMAN_WORKERS": "2", **settings}
+    with Deployment.embedded(data, **chosen) as server:
         subject = Repoman(server)
         subject.prepare()
         yield subject
@@ -177,10 +178,7 @@ class Distribution(Subject):
 
     def for_kind(self, kind: str) -> Subject | None:
         url, server = self._servers[kind]
-        subject = Subject(url, lambda: [server.pid])
-        subject.name = self.name
-        subject.headers = lambda _kind: self.headers(kind)  # type: ignore[method-assign]
-        return subject
+        return _Door(url, server, self)
 
     def headers(self, kind: str) -> list[tuple[str, str]] | None:
         if kind == "basic":
@@ -196,6 +194,19 @@ class Distribution(Subject):
             }  # fmt: skip
             return [("Authorization", f"Bearer {jwt.encode(claims, self._key, 'ES256', {'kid': 'bench'})}")]
         return []
+
+
+class _Door(Subject):
+    """One of the processes."""
+
+    name = Distribution.name
+
+    def __init__(self, url: str, server: services.Server, behind: Distribution) -> None:
+        super().__init__(url, lambda: [server.pid])
+        self._behind = behind
+
+    def headers(self, kind: str) -> list[tuple[str, str]] | None:
+        return self._behind.headers(kind)
 
 
 @contextlib.contextmanager
