@@ -21,6 +21,7 @@ from repoman.core.errors import (
     RepositoryNotFound,
     ScopeInsufficient,
 )
+from repoman.db.prepared import Prepared
 
 from .models import Grant, Membership
 
@@ -54,6 +55,15 @@ def _with_probe(actions: frozenset[Action]) -> frozenset[Action]:
     return actions | {Action.PROBE} if actions & {Action.READ, Action.PUBLISH} else actions
 
 
+_roles_on = Prepared(
+    lambda principal_id, namespace_id, repository_id: (
+        grants_of(principal_id)
+        .filter(Q(namespace_id=namespace_id) | Q(repository_id=repository_id))
+        .values_list("role")
+    )
+)
+
+
 def own_actions(actor: Actor, repository: Repository) -> frozenset[Action]:
     """What the principal itself may do, whatever credentials it came with."""
     if repository.state == DELETING:
@@ -62,10 +72,8 @@ def own_actions(actor: Actor, repository: Repository) -> frozenset[Action]:
         return _with_probe(ALL_ACTIONS)
     found: frozenset[Action] = frozenset({Action.READ}) if repository.anonymous_read else frozenset()
     if actor.principal_id is not None:
-        roles = grants_of(actor.principal_id).filter(
-            Q(namespace_id=repository.namespace_id) | Q(repository_id=repository.pk)
-        )
-        found |= _of_roles(list(roles.values_list("role", flat=True)))
+        roles = _roles_on.all(actor.principal_id, repository.namespace_id, repository.pk)
+        found |= _of_roles([role for (role,) in roles])
     return _with_probe(found)
 
 

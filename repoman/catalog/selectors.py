@@ -8,17 +8,21 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from repoman.core.digest import Digest
 from repoman.core.records import BlobRef, Entry, FileEntry, Listing, VersionEntry
+from repoman.db.prepared import Prepared
 
 from .models import Artifact, Content, Package, Repository, Tag, Version
 
 PAGE = 10_000
 
 
+_repository_by_key = Prepared(
+    lambda key: Repository.objects.select_related("namespace").filter(key=key).exclude(state=Repository.State.DELETING)
+)
+
+
 def repository_by_key(key: str) -> Repository | None:
     """A repository that is not being deleted, with its namespace."""
-    return (
-        Repository.objects.select_related("namespace").filter(key=key).exclude(state=Repository.State.DELETING).first()
-    )
+    return _repository_by_key.first(key)
 
 
 def blob_ref(row: Artifact | Version, media_type: str = "") -> BlobRef:
@@ -34,13 +38,31 @@ def blob_ref(row: Artifact | Version, media_type: str = "") -> BlobRef:
     )
 
 
-def live_artifact(repository_id: int, package: str, path: str) -> Artifact | None:
-    return (
+_live_artifact = Prepared(
+    lambda repository_id, package, path: (
         Artifact.objects.select_related("blob", "package", "uploaded_by")
         .filter(package__repository_id=repository_id, package__name=package, path=path, removed_revision=None)
         .filter(gate_state=Content.Gate.OPEN)
-        .first()
     )
+)
+_live_version = Prepared(
+    lambda repository_id, package, name: (
+        Version.objects.select_related("blob", "package")
+        .filter(package__repository_id=repository_id, package__name=package, name=name, removed_revision=None)
+        .filter(gate_state=Content.Gate.OPEN)
+    )
+)
+_live_tagged = Prepared(
+    lambda repository_id, package, tag: (
+        Tag.objects.select_related("version__blob", "version__package")
+        .filter(package__repository_id=repository_id, package__name=package, name=tag, removed_revision=None)
+        .filter(version__gate_state=Content.Gate.OPEN)
+    )
+)
+
+
+def live_artifact(repository_id: int, package: str, path: str) -> Artifact | None:
+    return _live_artifact.first(repository_id, package, path)
 
 
 def artifact_with_bytes(repositories: QuerySet[Repository], sha256: str) -> Artifact | None:
@@ -54,21 +76,11 @@ def artifact_with_bytes(repositories: QuerySet[Repository], sha256: str) -> Arti
 
 
 def live_version(repository_id: int, package: str, name: str) -> Version | None:
-    return (
-        Version.objects.select_related("blob", "package")
-        .filter(package__repository_id=repository_id, package__name=package, name=name, removed_revision=None)
-        .filter(gate_state=Content.Gate.OPEN)
-        .first()
-    )
+    return _live_version.first(repository_id, package, name)
 
 
 def live_tagged(repository_id: int, package: str, tag: str) -> Version | None:
-    row = (
-        Tag.objects.select_related("version__blob", "version__package")
-        .filter(package__repository_id=repository_id, package__name=package, name=tag, removed_revision=None)
-        .filter(version__gate_state=Content.Gate.OPEN)
-        .first()
-    )
+    row = _live_tagged.first(repository_id, package, tag)
     return row.version if row else None
 
 

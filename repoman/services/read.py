@@ -14,12 +14,16 @@ from repoman.sources.local import source_for
 
 from .transactions import write
 
+# The shortest grace beside which no client may see a failure; a collection can be asked for with one below the setting.
+SHORTEST_SAFE_GRACE_SECONDS = 60
+
 
 def needs_promise(touched_at: datetime.datetime) -> bool:
-    """Whether the last "it is here" is so long ago that the next one must be remembered: half the grace."""
+    """Whether the last "it is here" is so long ago that the next one must be remembered: half the shortest grace that a
+    collection may have without anybody noticing."""
     from django.conf import settings
 
-    grace = settings.CONFIGURATION["REPOMAN_COLLECT_GRACE"]
+    grace = min(settings.CONFIGURATION["REPOMAN_COLLECT_GRACE"], SHORTEST_SAFE_GRACE_SECONDS)
     return (clock.now() - touched_at).total_seconds() > grace / 2
 
 

@@ -15,12 +15,14 @@ from repoman.catalog import selectors
 from repoman.catalog.models import Artifact, Holding, Namespace, Version, VersionArtifact
 from repoman.core import clock
 from repoman.core.digest import Digest
-from repoman.core.errors import ContentMissing, RepomanError
+from repoman.core.errors import ContentMissing, FileNotFound, RepomanError
+from repoman.core.refs import FileRef
 from repoman.jobs.lease import LeaseBusy, LeaseEnded, NamedLease
 from repoman.services import collect as collecting
 from repoman.services import publish, upload
 from repoman.services.collect import CollectionRefused, collect
 from repoman.services.expire import expire_uploads
+from repoman.services.handle import RepositoryHandle
 from repoman.services.purge import purge
 
 from .content import (
@@ -131,6 +133,20 @@ def test_Q2_manifest_that_names_a_collected_layer_is_refused_and_leaves_nothing(
     with pytest.raises(ContentMissing):
         release(repository, actor, b"{}", (layer,))
     assert not Version.objects.exists() and not Blob.objects.exists()
+
+
+def test_Q2_blob_a_publisher_was_told_of_is_kept_also_by_a_collection_with_a_shorter_grace(
+    blob_store, actor, namespace
+):
+    """The setting is a day; who asks for a collection with a minute must not break a push that is on its way."""
+    repository = make_repository(namespace)
+    told, forgotten = push(repository, actor, b"told"), push(repository, actor, b"forgotten")
+    age(100)
+    RepositoryHandle(actor, repository).open(FileRef("app", told), promise=True)
+    assert collect(grace_seconds=60)["files"] == 1
+    assert release(repository, actor, b"{}", (told,))
+    with pytest.raises(FileNotFound):
+        RepositoryHandle(actor, repository).open(FileRef("app", forgotten), promise=True)
 
 
 def test_Q6_killed_between_commit_and_removal_the_next_run_removes_the_bytes(blob_store, actor, namespace, monkeypatch):
