@@ -47,14 +47,15 @@ def main() -> int:
         for group in rows.GROUPS:
             bench.say(group.__name__)
             group(bench)
-        text = report.render(bench, servers, folder)
         bench.say(f"done in {time.monotonic() - begun:.0f} s")
-    whole = not (given.quick or given.rows or given.peers or given.rounds)
-    output = given.output or (ROOT / "docs" / "benchmarks.md" if whole else None)
-    if output:
-        output.write_text(text)
-    else:
-        print(text)
+        # Before the folder is removed, which takes a while.
+        text = report.render(bench, servers, folder)
+        whole = not (given.quick or given.rows or given.peers or given.rounds)
+        output = given.output or (ROOT / "docs" / "benchmarks.md" if whole else None)
+        if output:
+            output.write_text(text)
+        else:
+            print(text, flush=True)
     return 0
 
 

@@ -60,15 +60,10 @@ def blob(size: int) -> Blob:
     return Blob(digest_of(prefix, body), size, (prefix, memoryview(body)))
 
 
-def image(tag: str, layer_bytes: int = 4096) -> Image:
+def image(tag: str, layer_bytes: int = 4096, config: Blob | None = None) -> Image:
+    """A new image, with a config of its own unless one is given."""
     layer = blob(layer_bytes)
-    text = json.dumps({
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
-    }).encode()  # fmt: skip
-    config = Blob(digest_of(text), len(text), (text,))
+    config = config or _config(layer)
     content = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -80,6 +75,16 @@ def image(tag: str, layer_bytes: int = 4096) -> Image:
     content["annotations"] = {"org.opencontainers.image.description": "x" * missing}
     manifest = json.dumps(content).encode()
     return Image(tag, layer, config, manifest, digest_of(manifest))
+
+
+def _config(layer: Blob) -> Blob:
+    text = json.dumps({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
+    }).encode()  # fmt: skip
+    return Blob(digest_of(text), len(text), (text,))
 
 
 def path_of(url: str) -> str:

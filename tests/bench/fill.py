@@ -51,7 +51,8 @@ def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]
 
     root = Path(settings.CONFIGURATION.blobs)
     now = clock.now()
-    made = [content.image(f"t{start + at:07}", 64) for at in range(count)]
+    shared = content.image("", 64).config  # one config for a chunk: what counts are tags, manifests and layers
+    made = [content.image(f"t{start + at:07}", 64, shared) for at in range(count)]
 
     def stored(digest: str, data: bytes) -> Blob:
         hex_digest = digest.removeprefix("sha256:")
@@ -63,7 +64,7 @@ def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]
         return Blob(digest=hex_digest, size=len(data), storage_key=where, stamp=stamp, created_at=now, touched_at=now)
 
     parts = [(item.digest, item.manifest) for item in made]
-    parts += [(blob.digest, b"".join(blob.pieces)) for item in made for blob in (item.layer, item.config)]
+    parts += [(blob.digest, b"".join(blob.pieces)) for blob in (shared, *(item.layer for item in made))]
     rows = [stored(digest, data) for digest, data in parts]
     with transaction.atomic(durable=True):
         Blob.objects.bulk_create(rows)
@@ -82,8 +83,8 @@ def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]
             )  # fmt: skip
 
         layers = [artifact(item.layer, at) for at, item in enumerate(made)]
-        configs = [artifact(item.config, at) for at, item in enumerate(made)]
-        Artifact.objects.bulk_create([*layers, *configs])
+        config = artifact(shared, 0)
+        Artifact.objects.bulk_create([config, *layers])
         versions = [
             Version(
                 package=package,
@@ -100,8 +101,8 @@ def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]
         VersionArtifact.objects.bulk_create(
             [
                 VersionArtifact(version=version, artifact=part)
-                for version, *both in zip(versions, layers, configs, strict=True)
-                for part in both
+                for version, layer in zip(versions, layers, strict=True)
+                for part in (config, layer)
             ]
         )
         Tag.objects.bulk_create(
