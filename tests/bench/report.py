@@ -193,6 +193,10 @@ def _judged(results: Results, goals: Sequence[Goal]) -> list[str]:
         shown = f"{value:.2f}{goal.unit}" if goal.unit in ("×", " s") else f"{value:.0f}{goal.unit}"
         kind = goal.row.rpartition("-")[2]
         label = labels.get(goal.row, goal.row)
+        if goal.row.startswith("growth-"):
+            label = f"growth: {label}"
+        elif goal.row == "trickle-without":
+            label = "200 slow connections"
         label += {"basic": ", Basic", "token": ", token"}.get(kind, "")
         rows.append(f"| {label} | {goal.text} | {shown} | {'met' if met else '**missed**'} |")
     verdict = (

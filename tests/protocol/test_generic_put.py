@@ -154,7 +154,11 @@ def test_D1_deploy_by_checksum(files: Files) -> None:
     assert files.put("b", b"", **sums).status_code == 201
     assert files.get("b").content == data
     assert files.put("b", b"", **sums).status_code == 200
-    refused(files.put("c", b"", X_Checksum=sha256(b"x"), X_Checksum_Deploy="true"), 404, "file_not_found")
+    refused(
+        files.put("c", b"", X_Checksum=sha256(b"what nobody has stored"), X_Checksum_Deploy="true"),
+        404,
+        "file_not_found",
+    )
     files.ask("DELETE", "a")
     assert files.get("b").content == data
 
