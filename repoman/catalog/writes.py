@@ -19,8 +19,15 @@ from repoman.blobs.models import Blob, BlobDigest, Tombstone
 from repoman.core import clock
 from repoman.core.errors import RepositoryNotFound, Unavailable
 from repoman.core.records import Staged
+from repoman.db.prepared import Prepared, PreparedInsert
 
 from .models import Artifact, Package, Repository, Tag, Version
+
+_package = Prepared(lambda repository_id, name: Package.objects.filter(repository_id=repository_id, name=name))
+insert_artifact = PreparedInsert(Artifact)
+insert_version = PreparedInsert(Version)
+insert_tag = PreparedInsert(Tag)
+_repository = Prepared(lambda repository_id: Repository.objects.filter(pk=repository_id))
 
 
 class ClaimLost(Exception):
@@ -46,26 +53,15 @@ def claim_staged(staged: Iterable[Staged], damaged: frozenset[str] = frozenset()
     now = clock.now()
     wanted = {item.digest.hex: item for item in staged}
     surplus: list[str] = []
+    rows: dict[str, Blob] = {}
     for hex_digest in sorted(wanted):
-        item = wanted[hex_digest]
-        Blob.objects.bulk_create(
-            [
-                Blob(
-                    digest=hex_digest,
-                    size=item.size,
-                    storage_key=item.storage_key,
-                    stamp=item.stamp,
-                    created_at=now,
-                    touched_at=now,
-                )
-            ],
-            ignore_conflicts=True,
-        )
-    rows: dict[str, Blob] = {
-        blob.digest: blob for blob in lock_shared(Blob.objects.filter(digest__in=list(wanted)).order_by("digest"))
-    }
-    if Tombstone.objects.filter(storage_key__in=[item.storage_key for item in wanted.values()]).exists():
-        raise ClaimLost("an object that was to be linked has just been collected")
+        blob = _insert_blob(wanted[hex_digest], now)
+        if blob is not None:
+            rows[hex_digest] = blob
+    there = [hex_digest for hex_digest in wanted if hex_digest not in rows]
+    if there:
+        found = lock_shared(Blob.objects.filter(digest__in=there).order_by("digest"))
+        rows |= {blob.digest: blob for blob in found}
     for hex_digest, item in wanted.items():
         blob = rows.get(hex_digest)
         if blob is None:
@@ -89,6 +85,46 @@ def claim_staged(staged: Iterable[Staged], damaged: frozenset[str] = frozenset()
     return rows, surplus
 
 
+def _insert_blob(item: Staged, now: datetime.datetime) -> Blob | None:
+    """The new row, or None where the digest has one. Raises ClaimLost if only an old object could stand for it."""
+    blob = Blob(
+        digest=item.digest.hex,
+        size=item.size,
+        storage_key=item.storage_key,
+        stamp=item.stamp,
+        created_at=now,
+        touched_at=now,
+    )
+    moment = connection.ops.adapt_datetimefield_value(now)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO blobs_blob (digest, size, storage_key, stamp, store, state, created_at, touched_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (digest) DO NOTHING RETURNING id",
+            [blob.digest, blob.size, blob.storage_key, blob.stamp, blob.store, str(blob.state), moment, moment],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    if not item.is_fresh:
+        raise ClaimLost("the object that was to be linked has just been collected")
+    blob.pk = row[0]
+    blob._state.adding = False
+    return blob
+
+
+def attach(package_id: int, path: str, blob: Blob, *, media_type: str, uploaded_by: int | None) -> bool:
+    """A file that is kept by versions only, under a name that has none yet. False where a live one has the name."""
+    now = connection.ops.adapt_datetimefield_value(clock.now())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO catalog_artifact (package_id, path, blob_id, media_type, held_by_version, gate_state, metadata,"
+            " uploaded_by_id, origin, first_seen_at, touched_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (package_id, path) WHERE removed_revision IS NULL DO NOTHING",
+            [package_id, path, blob.pk, media_type, True, "open", "{}", uploaded_by, "", now, now],
+        )
+        return bool(cursor.rowcount == 1)
+
+
 def claim_blob(blob_id: int) -> Blob:
     """An existing blob, kept from the collector until the transaction ends. Raises ClaimLost if it is gone."""
     found = lock_shared(Blob.objects.filter(pk=blob_id))
@@ -100,7 +136,7 @@ def claim_blob(blob_id: int) -> Blob:
 
 def package(repository: Repository, name: str) -> Package:
     """The package's row, made if it is not there."""
-    found = Package.objects.filter(repository=repository, name=name).first()
+    found = _package.first(repository.pk, name)
     if found is not None:
         return found
     Package.objects.bulk_create(
@@ -114,8 +150,10 @@ def check_writable(repository: Repository, *, lock: bool = False) -> Repository:
 
     `lock` keeps it until the transaction ends: for whoever is about to take a revision.
     """
-    rows = Repository.objects.filter(pk=repository.pk)
-    current = (rows.select_for_update() if lock and connection.vendor == "postgresql" else rows).first()
+    if lock and connection.vendor == "postgresql":
+        current = Repository.objects.filter(pk=repository.pk).select_for_update().first()
+    else:
+        current = _repository.first(repository.pk)
     if current is None or current.state == Repository.State.DELETING:
         raise RepositoryNotFound(f"repository '{repository.key}' was deleted")
     if current.state == Repository.State.READ_ONLY:
@@ -151,8 +189,25 @@ def touch(artifacts: Sequence[Artifact]) -> None:
     Blob.objects.filter(pk__in=[row.blob_id for row in artifacts]).update(touched_at=now)
 
 
+def link_parts(version: Version, parts: Sequence[Artifact], revision: int) -> None:
+    """The new version names these files; those no version named before become visible with it."""
+    if not parts:
+        return
+    with connection.cursor() as cursor:
+        for start in range(0, len(parts), 400):
+            some = parts[start : start + 400]
+            marks = ", ".join(["(%s, %s)"] * len(some))
+            cursor.execute(
+                f"INSERT INTO catalog_versionartifact (version_id, artifact_id) VALUES {marks}",
+                [value for part in some for value in (version.pk, part.pk)],
+            )
+    new = [part.pk for part in parts if part.added_revision is None]
+    if new:
+        Artifact.objects.filter(pk__in=new, added_revision=None).update(added_revision=revision)
+
+
 def add_tag(version: Version, name: str, revision: int, moved_by: int | None) -> Tag:
-    return Tag.objects.create(
+    return insert_tag(
         package_id=version.package_id,
         name=name,
         version=version,

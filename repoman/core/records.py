@@ -14,6 +14,7 @@ class Staged:
     """Bytes that are durable in the blob store and that no row names yet.
 
     `others` holds further digests that were asked for ({"sha512": hex}). `storage_key` and `stamp` are the driver's.
+    `is_fresh` False: they are a live file's own bytes, named again, instead of newly stored ones.
     """
 
     digest: Digest
@@ -21,6 +22,7 @@ class Staged:
     storage_key: str
     stamp: str
     others: Mapping[str, str] = field(default_factory=dict)
+    is_fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from django.db import transaction
 from repoman.core import clock
 from repoman.core.actor import Actor
 from repoman.core.errors import RepomanError
+from repoman.db.prepared import PreparedInsert
 
 from .models import Event
 
 if TYPE_CHECKING:
     from repoman.catalog.models import Repository
 
+_insert = PreparedInsert(Event)
 REFUSALS_PER_MINUTE = 30
 _refusals: OrderedDict[tuple[object, int], int] = OrderedDict()
 _refusals_lock = threading.Lock()
@@ -36,7 +38,7 @@ def record(
     """One Event row in the caller's transaction. `detail` is plain JSON and never holds a secret."""
     if repository is not None:
         namespace = repository.key.partition("/")[0]
-    return Event.objects.create(
+    return _insert(
         at=clock.now(),
         kind=kind,
         actor=actor.name[:160],
@@ -76,7 +78,7 @@ def refused(
         if _refusals[key] > REFUSALS_PER_MINUTE:
             return
     with transaction.atomic(durable=True):
-        Event.objects.create(
+        _insert(
             at=clock.now(),
             kind=kind,
             actor=actor.name[:160],

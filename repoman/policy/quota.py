@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from django.db import connection
 
 from repoman.blobs.models import Blob
-from repoman.catalog.models import Holding, Namespace
+from repoman.catalog.models import Namespace
 from repoman.core.errors import QuotaExceeded
 
 
@@ -56,11 +56,8 @@ def charge(namespace_id: int, *, used: int = 0, reserved: int = 0) -> None:
 def hold(namespace_id: int, blobs: Iterable[Blob], *, release_reserved: int = 0) -> None:
     """Holdings for the blobs, and the quota charge for those the namespace did not hold yet. Raises QuotaExceeded."""
     wanted = {blob.pk: blob for blob in blobs}
-    held = set(
-        Holding.objects.filter(namespace_id=namespace_id, blob_id__in=list(wanted)).values_list("blob_id", flat=True)
-    )
     growth = 0
-    for blob_id in sorted(wanted.keys() - held):
+    for blob_id in sorted(wanted):
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO catalog_holding (namespace_id, blob_id) VALUES (%s, %s) ON CONFLICT DO NOTHING",

@@ -90,7 +90,7 @@ class RepositoryHandle:
 
     def restage(self, entry: FileEntry) -> Staged:
         blob = entry.blob
-        return Staged(blob.digest, blob.size, blob.storage_key, blob.stamp)
+        return Staged(blob.digest, blob.size, blob.storage_key, blob.stamp, is_fresh=False)
 
     def publish(self, publication: Publication) -> Published:
         self.check(Action.PUBLISH, publication.package)

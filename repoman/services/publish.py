@@ -14,17 +14,35 @@ from django.db.models import QuerySet
 from repoman.blobs import store
 from repoman.blobs.models import Blob
 from repoman.catalog import selectors, writes
-from repoman.catalog.models import Artifact, Package, Repository, Tag, Version, VersionArtifact
+from repoman.catalog.models import Artifact, Package, Repository, Tag, Version
 from repoman.core import clock
 from repoman.core.actor import Action, Actor
 from repoman.core.errors import Conflict, ContentInvalid, ContentMissing, Forbidden, PreconditionFailed, UploadNotFound
 from repoman.core.format import handler_for
 from repoman.core.records import NewFile, NewVersion, Publication, Published, Staged
+from repoman.db.prepared import Prepared
 from repoman.events.record import record
 from repoman.policy import gates, quota
 
 from .transactions import write
 from .upload import take
+
+_stored = Prepared(lambda digest: Blob.objects.filter(digest=digest).values_list("storage_key", "size", "stamp"))
+
+
+_live_version = Prepared(
+    lambda package_id, name: Version.objects.filter(package_id=package_id, name=name, removed_revision=None)
+)
+_live_tag = Prepared(
+    lambda package_id, name: Tag.objects.select_related("version").filter(
+        package_id=package_id, name=name, removed_revision=None
+    )
+)
+_live_file = Prepared(
+    lambda package_id, path: Artifact.objects.select_related("blob").filter(
+        package_id=package_id, path=path, removed_revision=None
+    )
+)
 
 
 @dataclass(slots=True)
@@ -48,7 +66,7 @@ class _Change:
 def damaged_keys(staged: list[Staged]) -> frozenset[str]:
     """Storage keys of blobs that rows say are there and the store says are not, among those being uploaded again."""
     digests = [item.digest.hex for item in staged]
-    found = Blob.objects.filter(digest__in=digests).values_list("storage_key", "size", "stamp")
+    found = [row for digest in digests for row in _stored.all(digest)]
     own = {item.storage_key for item in staged}
     return frozenset(key for key, size, stamp in found if key not in own and not store.is_intact(key, size, stamp))
 
@@ -94,7 +112,7 @@ def _is_orphan(key: str) -> bool:
 def _put_file(
     change: _Change, actions: frozenset[Action], publication: Publication, package: Package, new: NewFile, blob: Blob
 ) -> None:
-    live = Artifact.objects.select_related("blob").filter(package=package, path=new.path, removed_revision=None).first()
+    live = _live_file.first(package.pk, new.path)
     held = live.blob.digest if live else None
     if publication.if_none_match is not None and live is not None:
         if "*" in publication.if_none_match or held in publication.if_none_match:
@@ -118,7 +136,7 @@ def _put_file(
     if live is not None:
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
         change.replaced = True
-    Artifact.objects.create(
+    writes.insert_artifact(
         package=package,
         path=new.path,
         blob=blob,
@@ -145,7 +163,7 @@ def _put_file(
 def _put_version(
     change: _Change, publication: Publication, package: Package, new: NewVersion, blobs: dict[str, Blob]
 ) -> Version:
-    live = Version.objects.filter(package=package, name=new.version, removed_revision=None).first()
+    live = _live_version.first(package.pk, new.version)
     blob = blobs[new.document.digest.hex] if new.document else None
     parts = _parts(publication, package, new)
     if live is not None:
@@ -154,7 +172,7 @@ def _put_version(
         writes.touch(parts)
         return live
     revision = change.stamp()
-    version = Version.objects.create(
+    version = writes.insert_version(
         package=package,
         name=new.version,
         blob=blob,
@@ -166,8 +184,7 @@ def _put_version(
         first_seen_at=change.moment,
         added_revision=revision,
     )
-    VersionArtifact.objects.bulk_create([VersionArtifact(version=version, artifact=part) for part in parts])
-    Artifact.objects.filter(pk__in=[part.pk for part in parts], added_revision=None).update(added_revision=revision)
+    writes.link_parts(version, parts, revision)
     change.created = True
     record(
         "version:publish",
@@ -215,7 +232,7 @@ def _parts(publication: Publication, package: Package, new: NewVersion) -> list[
 
 
 def _move_tag(change: _Change, package: Package, name: str, version: Version) -> None:
-    live = Tag.objects.select_related("version").filter(package=package, name=name, removed_revision=None).first()
+    live = _live_tag.first(package.pk, name)
     if live is not None and live.version_id == version.pk:
         return
     options = handler_for(change.repository.format).parse_options(change.repository.options)
@@ -280,21 +297,8 @@ def attach(
             released = session.reserved
         quota.hold(repository.namespace_id, [blob], release_reserved=released)
         writes.check_writable(repository)
-        now = clock.now()
-        live = Artifact.objects.filter(package=package, path=path, removed_revision=None).first()
-        if live is not None:
-            writes.touch([live])
-        else:
-            Artifact.objects.create(
-                package=package,
-                path=path,
-                blob=blob,
-                media_type=media_type,
-                held_by_version=True,
-                uploaded_by_id=actor.principal_id,
-                first_seen_at=now,
-                touched_at=now,
-            )
+        if not writes.attach(package.pk, path, blob, media_type=media_type, uploaded_by=actor.principal_id):
+            writes.touch(list(Artifact.objects.filter(package=package, path=path, removed_revision=None)))
         return surplus
 
     try:
