@@ -3,7 +3,8 @@
     python -m tests.bench.fill COUNT NAMESPACE/REPOSITORY/IMAGE FILE.json
 
 Runs in the environment of the server (REPOMAN_DATA …), which may be running. The rows are those that as many pushes
-leave, without their events; files are written without syncing. FILE gets tag, manifest and layer digest of each.
+leave, without their events. Files are written, without syncing, only for what is going to be read: FILE gets tag,
+manifest and layer digest of at most 20,000, of which those with `layer` (at most 1,000) have that file too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import django
 
 CHUNK = 2000
+MOST_MANIFESTS, MOST_LAYERS = 20_000, 1000
 
 
 def main() -> None:
@@ -25,11 +27,11 @@ def main() -> None:
     namespace, repository, image = name.split("/", 2)
     items: list[dict[str, str]] = []
     for start in range(0, count, CHUNK):
-        items += _chunk(f"{namespace}/{repository}", image, start, min(CHUNK, count - start))
+        items += _chunk(f"{namespace}/{repository}", image, start, min(CHUNK, count - start), count)
     output.write_text(json.dumps(items))
 
 
-def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]:
+def _chunk(key: str, image: str, start: int, count: int, total: int) -> list[dict[str, str]]:
     from django.conf import settings
     from django.db import transaction
     from django.db.models import F
@@ -54,18 +56,25 @@ def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]
     shared = content.image("", 64).config  # one config for a chunk: what counts are tags, manifests and layers
     made = [content.image(f"t{start + at:07}", 64, shared) for at in range(count)]
 
-    def stored(digest: str, data: bytes) -> Blob:
+    every = max(1, total // MOST_MANIFESTS), max(1, total // MOST_LAYERS)
+
+    def stored(digest: str, data: bytes, is_read: bool) -> Blob:
         hex_digest = digest.removeprefix("sha256:")
         where = storage_key(hex_digest, clock.new_id())
-        file = root / where
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
-        stamp = str(file.stat().st_mtime_ns)
+        stamp = "0"
+        if is_read:
+            file = root / where
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+            stamp = str(file.stat().st_mtime_ns)
         return Blob(digest=hex_digest, size=len(data), storage_key=where, stamp=stamp, created_at=now, touched_at=now)
 
-    parts = [(item.digest, item.manifest) for item in made]
-    parts += [(blob.digest, b"".join(blob.pieces)) for blob in (shared, *(item.layer for item in made))]
-    rows = [stored(digest, data) for digest, data in parts]
+    rows = [stored(item.digest, item.manifest, (start + at) % every[0] == 0) for at, item in enumerate(made)]
+    rows.append(stored(shared.digest, b"".join(shared.pieces), True))
+    rows += [
+        stored(item.layer.digest, b"".join(item.layer.pieces), (start + at) % every[1] == 0)
+        for at, item in enumerate(made)
+    ]
     with transaction.atomic(durable=True):
         Blob.objects.bulk_create(rows)
         blobs = {f"sha256:{row.digest}": row for row in rows}
@@ -116,7 +125,15 @@ def _chunk(key: str, image: str, start: int, count: int) -> list[dict[str, str]]
             used_bytes=F("used_bytes") + sum(row.size for row in rows)
         )
         Repository.objects.filter(pk=holder.pk).update(revision=F("revision") + count)
-    return [{"tag": item.tag, "manifest": item.digest, "layer": item.layer.digest} for item in made]
+    return [
+        {
+            "tag": item.tag,
+            "manifest": item.digest,
+            "layer": item.layer.digest if (start + at) % every[1] == 0 else "",
+        }
+        for at, item in enumerate(made)
+        if (start + at) % every[0] == 0
+    ]
 
 
 if __name__ == "__main__":
