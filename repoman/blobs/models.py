@@ -56,6 +56,8 @@ class Upload(models.Model):
     """A resumable transfer. `resume` is the driver's token, `hash_state` the saved sha256 at `offset`.
 
     `lease` is the request that is appending right now; nobody else may until it ends or `leased_until` passes.
+    `target` is the storage key that a request which finishes the session is about to give its bytes: if it is killed
+    before a row names them, the next one finds them there.
     `reserved` bytes are counted in the namespace while the session lasts.
     """
 
@@ -68,6 +70,7 @@ class Upload(models.Model):
     reserved = models.BigIntegerField(default=0)
     resume = models.TextField(blank=True, default="")
     hash_state = models.BinaryField(null=True)
+    target = models.CharField(max_length=160, blank=True, default="")
     lease = models.CharField(max_length=32, blank=True, default="")
     leased_until = models.DateTimeField(null=True)
     created_at = models.DateTimeField()

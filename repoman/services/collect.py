@@ -289,10 +289,11 @@ def pages(objects: Iterator[Listed], size: int = KEYS) -> Iterator[list[Listed]]
 
 
 def nameless(objects: list[Listed]) -> list[Listed]:
-    """Those that neither a blob nor a tombstone names."""
+    """Those that neither a blob, a tombstone nor an unfinished upload names."""
     if not objects:
         return []
     keys = [found.key for found in objects]
     named = set(Blob.objects.filter(storage_key__in=keys).values_list("storage_key", flat=True))
     named |= set(Tombstone.objects.filter(storage_key__in=keys).values_list("storage_key", flat=True))
+    named |= set(Upload.objects.filter(target__in=keys).values_list("target", flat=True))
     return [found for found in objects if found.key not in named]

@@ -28,6 +28,7 @@ from repoman.core.errors import Unavailable
 from repoman.jobs.progress import Progress, silent
 from repoman.policy import quota
 
+from . import upload
 from .collect import nameless, pages
 from .release import for_update, lock_blobs, lock_namespace, release
 from .transactions import write
@@ -575,6 +576,8 @@ def _upload_fault(row: Upload) -> str:
     except SinkBusy:
         return ""
     except SinkLost:
+        if upload.finished_bytes(row) is not None:
+            return ""  # the request that finished it was killed; repeating it goes on from there
         return f"it stands at {row.offset}, but its bytes are lost"
     size = sink.size
     try:

@@ -99,7 +99,12 @@ class RepositoryHandle:
     def attach(self, package: str, path: str, staged: Staged, *, media_type: str = "") -> None:
         self.check(Action.PUBLISH, package)
         session = self._pending_uploads.pop(staged.storage_key, "")
-        publish.attach(self.repository, self.actor, package, path, staged, media_type=media_type, upload_id=session)
+        try:
+            publish.attach(self.repository, self.actor, package, path, staged, media_type=media_type, upload_id=session)
+        except BaseException:
+            if session:
+                upload.release(session)
+            raise
 
     def mount(self, package: str, path: str, source: str | None) -> bool:
         self.check(Action.PUBLISH, package)

@@ -304,7 +304,7 @@ def attach(
     try:
         surplus = write(block)
     except BaseException:
-        if staged is not None and _is_orphan(staged.storage_key):
+        if staged is not None and not upload_id and _is_orphan(staged.storage_key):
             store.discard([staged.storage_key])
         raise
     store.discard(surplus)

@@ -7,7 +7,7 @@ import datetime
 from django.db import transaction
 
 from repoman.blobs import store
-from repoman.blobs.drivers.base import SinkLost, StoreError, storage_key
+from repoman.blobs.drivers.base import Committed, SinkLost, StoreError, storage_key
 from repoman.blobs.models import Upload
 from repoman.catalog import writes
 from repoman.catalog.models import Repository
@@ -167,9 +167,8 @@ class SessionSink:
             self._sink.abandon()
         else:
             try:
-                self._sink.suspend(
-                    durable=False
-                )  # the row still says where the session stands; what follows is overwritten
+                # The row says where the session stands; what follows is overwritten.
+                self._sink.suspend(durable=False)
             except StoreError:
                 pass  # nothing of this request counts anyway
         _release(self._row.pk, self._lease)
@@ -197,8 +196,13 @@ def _drop(row: Upload) -> None:
     write(block)
 
 
-def _lease(repository: Repository, actor: Actor, package: str, upload_id: str, start: int | None) -> tuple[Upload, str]:
-    """Take the session for one request. Raises UploadNotFound, RangeInvalid (wrong start, or somebody else has it)."""
+def _lease(
+    repository: Repository, actor: Actor, package: str, upload_id: str, start: int | None, *, target: str = ""
+) -> tuple[Upload, str]:
+    """Take the session for one request: the row as it was before, and the lease.
+
+    Raises UploadNotFound, RangeInvalid (wrong start, or somebody else has it).
+    """
     lease = _new_lease()
 
     def block() -> Upload:
@@ -210,7 +214,7 @@ def _lease(repository: Repository, actor: Actor, package: str, upload_id: str, s
             raise RangeInvalid(f"the upload stands at {row.offset}, not at {start}", offset=row.offset)
         until = now + datetime.timedelta(seconds=LEASE_SECONDS)
         taken = Upload.objects.filter(pk=row.pk, lease=row.lease, offset=row.offset).update(
-            lease=lease, leased_until=until
+            lease=lease, leased_until=until, **({"target": target} if target else {})
         )
         if taken != 1:
             raise RangeInvalid("another request is sending bytes to this upload right now", offset=row.offset)
@@ -230,12 +234,10 @@ def finish(repository: Repository, actor: Actor, package: str, upload_id: str, e
 
     Raises UploadNotFound, RangeInvalid, DigestInvalid (the session is over then: its bytes are not what was promised).
     """
-    row, lease = _lease(repository, actor, package, upload_id, None)
-    driver = store.driver()
     key = storage_key(expect.hex[:64], clock.new_id())
+    row, lease = _lease(repository, actor, package, upload_id, None, target=key)
     try:
-        sink = driver.sink(row.resume or None)
-        committed = sink.commit(key)
+        committed = _commit(row, key)
     except SinkLost:
         _drop(row)
         raise
@@ -255,6 +257,32 @@ def finish(repository: Repository, actor: Actor, package: str, upload_id: str, e
         store.discard([committed.key])
         raise Conflict("the upload was cancelled while it was being finished")
     return staged
+
+
+def _commit(row: Upload, key: str) -> Committed:
+    """The session's bytes under `key`, or where an earlier request that finished it left them. Raises StoreError."""
+    driver = store.driver()
+    try:
+        return driver.sink(row.resume or None).commit(key)
+    except SinkLost:
+        found = finished_bytes(row)
+        if found is None:
+            raise
+        with transaction.atomic(durable=True):
+            Upload.objects.filter(pk=row.pk).update(target=found.key)
+        return found
+
+
+def finished_bytes(row: Upload) -> Committed | None:
+    """The bytes of a session whose finish was killed before a row named them."""
+    stat = store.driver().stat(row.target) if row.target else None
+    return Committed(row.target, stat.size, stat.stamp) if stat is not None and stat.size == row.offset else None
+
+
+def release(upload_id: str) -> None:
+    """Let others continue a session whose finish failed after its bytes were stored."""
+    with transaction.atomic(durable=True):
+        Upload.objects.filter(pk=upload_id).update(lease="", leased_until=None)
 
 
 def _identify(row: Upload, expect: Digest, key: str, stamp: str) -> Staged:

@@ -343,3 +343,18 @@ def test_W1_parallel_moves_of_one_tag_all_succeed(blob_store, actor, namespace):
     assert Version.objects.count() == 16
     repository.refresh_from_db()
     assert repository.revision == 16
+
+
+def test_R12_finishing_again_after_a_kill_finds_the_bytes(blob_store, actor, namespace):
+    repository = make_repository(namespace)
+    upload_id = session(repository, actor, b"abc", b"def")
+    expect = Digest.of(b"abcdef")
+    upload.finish(repository, actor, "app", upload_id, expect)  # and then the process is killed
+    upload.release(upload_id)
+    for _ in range(2):
+        staged = upload.finish(repository, actor, "app", upload_id, expect)
+        upload.release(upload_id)
+    publish.attach(repository, actor, "app", str(expect), staged, upload_id=upload_id)
+    ref = selectors.blob_ref(selectors.live_artifact(repository.pk, "app", str(expect)))
+    assert store.read_small(ref) == b"abcdef"
+    assert not Upload.objects.exists() and len(objects(blob_store)) == 1
