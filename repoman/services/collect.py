@@ -25,7 +25,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from repoman.blobs import store
 from repoman.blobs.drivers.base import Driver, Listed, StoreError, StoreForeign
-from repoman.blobs.models import Blob, BlobDigest, Tombstone
+from repoman.blobs.models import Blob, BlobDigest, Tombstone, Upload
 from repoman.catalog.models import Artifact, Holding, Version, VersionArtifact
 from repoman.core import clock
 from repoman.core.errors import Conflict
