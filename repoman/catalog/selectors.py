@@ -75,6 +75,18 @@ def artifact_with_bytes(repositories: QuerySet[Repository], sha256: str) -> Arti
     )
 
 
+def readable_artifact(repositories: QuerySet[Repository], path: str, *, prefer_namespace: int) -> Artifact | None:
+    """A live file named by this digest in the repositories; one in the preferred namespace first."""
+    algorithm, _, encoded = path.partition(":")
+    rows = Artifact.objects.select_related("blob").filter(path=path, removed_revision=None)
+    if algorithm == "sha256":
+        rows = rows.filter(blob__digest=encoded)  # the index that finds it
+    else:
+        rows = rows.filter(blob__digests__algorithm=algorithm, blob__digests__hex=encoded)
+    rows = rows.filter(package__repository__in=repositories, gate_state=Content.Gate.OPEN)
+    return rows.filter(package__repository__namespace_id=prefer_namespace).first() or rows.first()
+
+
 def live_version(repository_id: int, package: str, name: str) -> Version | None:
     return _live_version.first(repository_id, package, name)
 

@@ -27,6 +27,7 @@ _package = Prepared(lambda repository_id, name: Package.objects.filter(repositor
 insert_artifact = PreparedInsert(Artifact)
 insert_version = PreparedInsert(Version)
 insert_tag = PreparedInsert(Tag)
+_blob = Prepared(lambda blob_id: Blob.objects.filter(pk=blob_id))
 _repository = Prepared(lambda repository_id: Repository.objects.filter(pk=repository_id))
 
 
@@ -127,10 +128,13 @@ def attach(package_id: int, path: str, blob: Blob, *, media_type: str, uploaded_
 
 def claim_blob(blob_id: int) -> Blob:
     """An existing blob, kept from the collector until the transaction ends. Raises ClaimLost if it is gone."""
-    found = lock_shared(Blob.objects.filter(pk=blob_id))
-    if not found:
+    if connection.vendor == "postgresql":
+        found = lock_shared(Blob.objects.filter(pk=blob_id))
+        blob = found[0] if found else None
+    else:
+        blob = _blob.first(blob_id)
+    if blob is None:
         raise ClaimLost(str(blob_id))
-    blob: Blob = found[0]
     return blob
 
 

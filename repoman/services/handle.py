@@ -12,7 +12,7 @@ from typing import Any
 from repoman.access import permissions
 from repoman.blobs import store
 from repoman.catalog import selectors
-from repoman.catalog.models import Repository
+from repoman.catalog.models import Artifact, Repository
 from repoman.core.actor import Action, Actor
 from repoman.core.digest import Digest
 from repoman.core.format import FormatHandler, handler_for
@@ -108,31 +108,33 @@ class RepositoryHandle:
 
     def mount(self, package: str, path: str, source: str | None) -> bool:
         self.check(Action.PUBLISH, package)
-        readable = permissions.readable(self.actor).filter(format=self.repository.format)
-        repository, source_package = None, ""
         if source is not None:
-            parts = source.split("/", 2)
-            if len(parts) < 3:
-                return False
-            repository = readable.filter(key="/".join(parts[:2])).first()
-            source_package = parts[2]
-            if repository is None:
-                return False
-            elsewhere = repository.pk != self.repository.pk  # within a repository, rights are the same for every name
-            if elsewhere and not permissions.has_scope(self.actor, source, Action.READ):
-                return False
-        elif self.actor.scopes is not None:
-            # A registry token was issued for names of this repository: elsewhere it shows nothing.
-            readable = readable.filter(pk=self.repository.pk)
-        found = publish.find_readable(
-            readable, path, prefer=self.repository, repository=repository, package=source_package
-        )
-        if found is None:
+            found = self._readable_file(source, path)
+        else:
+            readable = permissions.readable(self.actor).filter(format=self.repository.format)
+            if self.actor.scopes is not None:
+                # A registry token was issued for names of this repository: elsewhere it shows nothing.
+                readable = readable.filter(pk=self.repository.pk)
+            found = selectors.readable_artifact(readable, path, prefer_namespace=self.repository.namespace_id)
+        if found is None or not publish.is_whole(found):
             return False
         publish.attach(
             self.repository, self.actor, package, path, None, blob_id=found.blob_id, media_type=found.media_type
         )
         return True
+
+    def _readable_file(self, name: str, path: str) -> Artifact | None:
+        """The live file in the package of this full name, if the actor may read it there."""
+        parts = name.split("/", 2)
+        source = selectors.repository_by_key("/".join(parts[:2])) if len(parts) == 3 else None
+        if source is None or source.format != self.repository.format:
+            return None
+        if Action.READ not in permissions.allowed_actions(self.actor, source):
+            return None
+        elsewhere = source.pk != self.repository.pk  # within a repository, rights are the same for every name
+        if elsewhere and not permissions.has_scope(self.actor, name, Action.READ):
+            return None
+        return selectors.live_artifact(source.pk, parts[2], path)
 
     # upload sessions
 

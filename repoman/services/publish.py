@@ -9,8 +9,6 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field
 
-from django.db.models import QuerySet
-
 from repoman.blobs import store
 from repoman.blobs.models import Blob
 from repoman.catalog import selectors, writes
@@ -310,25 +308,7 @@ def attach(
     store.discard(surplus)
 
 
-def find_readable(
-    repositories: QuerySet[Repository],
-    path: str,
-    *,
-    prefer: Repository,
-    repository: Repository | None = None,
-    package: str = "",
-) -> Artifact | None:
-    """A live file of this path in repositories the actor may read; one in `prefer`'s namespace first."""
-    rows = (
-        Artifact.objects.select_related("blob", "package__repository")
-        .filter(path=path, removed_revision=None, package__repository__in=repositories)
-        .filter(blob__state=Blob.State.PRESENT)
-    )
-    if repository is not None:
-        rows = rows.filter(package__repository=repository, package__name=package)
-    found = rows.filter(package__repository__namespace_id=prefer.namespace_id).first() or rows.first()
-    if found is not None:
-        ref = selectors.blob_ref(found)
-        if not store.is_intact(ref.storage_key, ref.size, ref.stamp):
-            return None
-    return found
+def is_whole(found: Artifact) -> bool:
+    """Whether the file's bytes are there as they were stored. Raises Unavailable."""
+    blob = found.blob
+    return blob.state == Blob.State.PRESENT and store.is_intact(blob.storage_key, blob.size, blob.stamp)
