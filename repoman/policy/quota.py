@@ -9,11 +9,28 @@ from django.db import connection
 from repoman.blobs.models import Blob
 from repoman.catalog.models import Namespace
 from repoman.core.errors import QuotaExceeded
+from repoman.db.prepared import Prepared
+
+_usage = Prepared(
+    lambda namespace_id: Namespace.objects.filter(pk=namespace_id).values_list(
+        "quota_bytes", "used_bytes", "reserved_bytes"
+    )
+)
+_held = Prepared(
+    lambda namespace_id, digest: Holding.objects.filter(namespace_id=namespace_id, blob__digest=digest).values_list(
+        "pk"
+    )
+)
+
+
+def is_held(namespace_id: int, sha256: str) -> bool:
+    """Whether the namespace holds these bytes already, so that storing them again costs it nothing."""
+    return _held.first(namespace_id, sha256) is not None
 
 
 def remaining_bytes(namespace_id: int) -> int | None:
     """What the quota still allows; None without one; never negative. For refusing early: `charge` has the last word."""
-    row = Namespace.objects.filter(pk=namespace_id).values_list("quota_bytes", "used_bytes", "reserved_bytes").first()
+    row = _usage.first(namespace_id)
     if row is None or row[0] is None:
         return None
     return max(0, row[0] - row[1] - row[2])

@@ -17,7 +17,6 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 
 from repoman.access import authenticate, epoch, permissions
 from repoman.catalog import selectors
-from repoman.catalog.models import Holding
 from repoman.core import errors
 from repoman.core.actor import Action, Actor
 from repoman.core.clock import monotonic
@@ -532,7 +531,7 @@ def _is_held(handle: RepositoryHandle, plan: StagedBody) -> bool:
     expect = plan.expect
     if expect is None or not expect.is_identity:
         return False
-    return Holding.objects.filter(namespace_id=handle.repository.namespace_id, blob__digest=expect.hex).exists()
+    return quota.is_held(handle.repository.namespace_id, expect.hex)
 
 
 def _check_quota(handle: RepositoryHandle, length: int | None, remaining: int | None) -> None:
