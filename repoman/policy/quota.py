@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from django.db import connection
 
 from repoman.blobs.models import Blob
-from repoman.catalog.models import Namespace
+from repoman.catalog.models import Holding, Namespace
 from repoman.core.errors import QuotaExceeded
 from repoman.db.prepared import Prepared
 
