@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from repoman.core import strictjson
 from repoman.core.digest import Digest
 from repoman.core.errors import ContentInvalid, DigestInvalid
-
-from . import strictjson
 
 OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"

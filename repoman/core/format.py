@@ -11,11 +11,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol
 
-from .actor import Actor
-from .errors import BadRequest, RepomanError
-from .records import FileEntry, Listing, Publication, Published, Staged, UploadState, VersionEntry
+from .actor import Action, Actor
+from .errors import BadRequest, ContentInvalid, MethodNotAllowed, NotFound, RepomanError
+from .fetch import Ref, UpstreamRequest
+from .records import (
+    Document,
+    Facts,
+    FileEntry,
+    Listing,
+    NewVersion,
+    PackageState,
+    Publication,
+    Published,
+    RegistryKey,
+    Rendered,
+    Staged,
+    TokenItem,
+    UploadState,
+    VersionEntry,
+)
 from .refs import FileRef, ListingRef, TagRef, VersionRef
 from .wire import Response, Route, SiteRoute
 
@@ -50,6 +66,19 @@ class Repo(Protocol):
         ...
 
     def listing(self, ref: ListingRef) -> Listing: ...
+
+    def document(self, ref: ListingRef, form: str, address: str) -> Rendered:
+        """The listing in the handler's form `form`, with links that begin with `address` (the repository's, without a
+        final slash): rendered once while what it is made of stands still. Raises as `listing`."""
+        ...
+
+    def package(self, name: str) -> PackageState:
+        """Of a local repository (a virtual one's deploy target). Raises PackageNotFound where the name holds nothing."""
+        ...
+
+    def may(self, action: Action) -> bool:
+        """Whether the actor may do that in this repository."""
+        ...
 
     def publish(self, publication: Publication) -> Published: ...
 
@@ -101,8 +130,71 @@ class Repo(Protocol):
         """
         ...
 
+    def annotate(self, package: str, versions: Mapping[str, Mapping[str, object]]) -> None:
+        """Change notes on versions, name → changes, under one revision: what `FormatHandler.annotations` names
+        (`deprecated`: text, empty takes it back; `yanked`, `yanked_reason`). What is the same already changes nothing.
+        Raises VersionNotFound, MethodNotAllowed."""
+        ...
+
+    def set_tag(self, ref: TagRef, version: str) -> None:
+        """Point the tag at the version. Raises VersionNotFound, Forbidden (immutable)."""
+        ...
+
+    def remove_versions(self, package: str, versions: Sequence[str], *, if_revision: int | None = None) -> None:
+        """Remove these versions, their tags and, where versions own them, their files, under one revision. Names that are
+        gone are passed over. `if_revision`: Conflict unless the package's revision still is that."""
+        ...
+
+    def inspect(self, path: str, staged: Staged) -> Facts:
+        """What the staged bytes claim, found out by the handler's `inspect` in a process of its own, with limits on time
+        and memory. Raises ContentInvalid; the staged bytes are discarded then."""
+        ...
+
+    def discard(self, staged: Staged) -> None:
+        """Drop staged bytes that will not be published."""
+        ...
+
+    def sign(self, payload: bytes) -> tuple[str, str]:
+        """(key id, base64 of the DER signature) by this server's registry key: ECDSA P-256 with SHA-256."""
+        ...
+
+    def registry_keys(self) -> Sequence[RegistryKey]: ...
+
+    @property
+    def account(self) -> Account: ...
+
     def find_in_repository(self, sha256: str) -> FileEntry | None:
         """A live file with these bytes that the actor may read, anywhere; for deploying by checksum."""
+        ...
+
+
+class Account(Protocol):
+    """The caller's own sign-in, for clients that manage tokens through their registry (npm login, npm token).
+
+    All but `sign_in` and `exists` raise AuthenticationRequired for an anonymous caller.
+    """
+
+    def sign_in(self, username: str, password: str, *, token_name: str) -> str:
+        """A new API token of that user, as `npm login` wants it: all actions but `manage`, 90 days. Raises
+        CredentialsInvalid, TooManyRequests."""
+        ...
+
+    def password_matches(self, password: str) -> bool: ...
+
+    def exists(self, username: str) -> bool: ...
+
+    def email(self) -> str: ...
+
+    def tokens(self) -> Sequence[TokenItem]: ...
+
+    def make_token(
+        self, name: str, *, actions: Sequence[str], expires_in: int | None = None, is_for_this_repository: bool = False
+    ) -> tuple[TokenItem, str]:
+        """The token and its secret."""
+        ...
+
+    def revoke_token(self, key: str) -> None:
+        """By id, by hint, or by the secret itself. Raises NotFound."""
         ...
 
 
@@ -118,7 +210,18 @@ class Site(Protocol):
 
 
 class FormatHandler(ABC):
-    """Subclass, set the class variables, and put one instance named `handler` into the package's `__init__`."""
+    """Subclass, set the class variables, and put one instance named `handler` into the package's `__init__`.
+
+    - `version_by_digest`: a version is a document, named by its digest (OCI).
+    - `files_are_packages`: every file is a package of its own (generic).
+    - `versions_own_files`: a file belongs to one version and goes with it; the last file takes its version along.
+    - `burns`: what never comes back under its name once it was removed: "version", "file", or nothing.
+    - `is_listed`: an upstream says in a listing ("versions" of a package) which files there are, with their addresses
+      and digests; otherwise files are asked for directly.
+    - `annotations`: what `Repo.annotate` may change.
+    - `names_differ_by_case`: False refuses a new package whose name another one has but for case.
+    - `virtual_by_name`: in a virtual repository, a name held locally hides what remotes have under it.
+    """
 
     name: ClassVar[str]
     prefix: ClassVar[str]
@@ -127,6 +230,12 @@ class FormatHandler(ABC):
     options: ClassVar[type] = NoOptions
     version_by_digest: ClassVar[bool] = False
     files_are_packages: ClassVar[bool] = False
+    versions_own_files: ClassVar[bool] = False
+    burns: ClassVar[str] = ""
+    is_listed: ClassVar[bool] = False
+    annotations: ClassVar[frozenset[str]] = frozenset()
+    names_differ_by_case: ClassVar[bool] = True
+    virtual_by_name: ClassVar[bool] = True
 
     @abstractmethod
     def error(self, error: RepomanError, *, mount: str, head: bool) -> Response:
@@ -143,6 +252,46 @@ class FormatHandler(ABC):
     def normalize(self, name: str) -> str:
         """The package name as rows hold it. Raises NameInvalid."""
         return name
+
+    def plain_target(self, raw_path: bytes) -> bytes:
+        """The request target with what only this format may write in more than one way written plainly, before it is
+        decoded: npm's scopes come as `@scope%2fname`. It must not make two things of one."""
+        return raw_path
+
+    def version_key(self, version: str) -> Any:
+        """Sorts versions of one package, lowest first. Any text must do."""
+        return version
+
+    # listings
+
+    def render_listing(self, ref: ListingRef, listing: Listing, form: str, address: str) -> Document:
+        """The document for clients; links begin with `address`. The same records give the same bytes."""
+        raise MethodNotAllowed(f"{self.name} repositories have no such document")
+
+    def inspect(self, path: str, file: BinaryIO, size: int) -> Facts:
+        """What a package file claims about itself. `file` can be read and sought. Reads a bounded amount whatever the
+        file says, writes nothing, runs nothing. Raises ContentInvalid."""
+        raise ContentInvalid(f"{self.name} has no packages that could be inspected")
+
+    # upstreams
+
+    def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
+        """What to ask an upstream for. Raises NotFound for what no upstream is asked for."""
+        raise NotFound(f"remote {self.name} repositories do not have that")
+
+    def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
+        """An upstream's document as records; `url` is where it came from, after redirects. The inverse of
+        `render_listing`. Raises ContentInvalid for what is no such document (a login page, an error page)."""
+        raise ContentInvalid(f"{self.name} has no listings that could be read")
+
+    def parse_version(self, ref: VersionRef | TagRef, body: bytes, media_type: str) -> NewVersion:
+        """An upstream's version document (an OCI manifest) as what `publish` takes, without `document`. Raises
+        ContentInvalid, DigestInvalid where a VersionRef names another digest."""
+        raise ContentInvalid(f"{self.name} has no version documents")
+
+    def check_remote(self, url: str) -> str:
+        """A remote's `url` as it is kept. Raises BadRequest with what it should look like."""
+        return url.rstrip("/") + "/"
 
     def client_url(self, base_url: str, key: str) -> str:
         """The address a client is given for this repository."""

@@ -27,13 +27,18 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class BlobRef:
-    """Stored bytes, ready to be sent. `media_type` is what the client is told."""
+    """Stored bytes, ready to be sent. `media_type` is what the client is told.
+
+    `flight` names a fetch whose bytes are still arriving: `digest.hex` is then empty where nobody has said it, and
+    `size` is negative where the upstream has not.
+    """
 
     digest: Digest
     size: int
     storage_key: str
     stamp: str
     media_type: str = "application/octet-stream"
+    flight: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,28 @@ class VersionEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file as a listing names it, whether its bytes are here or still at an upstream.
+
+    `path` is unique in its package. `url` is where an upstream keeps it (absolute; empty for what was published here).
+    `digests` maps algorithms to lower-case hex; a fetch verifies the strongest. `size` None: not said. `metadata` is the
+    format's own.
+    """
+
+    path: str
+    size: int | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    url: str = ""
+    published_at: datetime.datetime | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a listing: a tag, a version, a file or a folder. `kind` says which."""
+    """One line of a listing: a tag, a version, a file, a folder or a package. `kind` says which.
+
+    A version carries its `files`; `modified` is the moment it became visible, for an upstream's the upstream's own.
+    """
 
     name: str
     kind: str = "file"
@@ -74,15 +99,90 @@ class Entry:
     media_type: str = ""
     artifact_type: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
+    files: tuple[ListedFile, ...] = ()
+    yanked: bool = False
+    yanked_reason: str = ""
+    deprecated: str = ""
+    uploaded_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How a remote's document stands: `status` is "hit", "miss" or "stale"; `ttl` seconds left (negative: past its
+    time); `age` seconds since the upstream last confirmed it; `detail` why it is stale."""
+
+    status: str = "hit"
+    ttl: int = 0
+    age: int = 0
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Neutral records of what a package or repository holds. `more` says that entries follow the last one."""
+    """Neutral records of what a package or repository holds. `more` says that entries follow the last one.
+
+    `tags` (name → version) and `metadata` (the format's own, about the package itself) belong to a listing of versions.
+    `changed_at`: the last visible change. `freshness` is set where an upstream's document is part of it; `gaps` names
+    members of a lenient virtual repository that could not be asked.
+    """
 
     entries: tuple[Entry, ...]
     more: bool = False
     revision: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    changed_at: datetime.datetime | None = None
+    freshness: Freshness | None = None
+    gaps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A listing rendered in a format's own form. `media_type` as the client is told."""
+
+    data: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered document, kept ready to be sent. `packed` is the same with gzip, empty where that gains nothing.
+
+    `etag` is strong and quoted, of the form that is sent without a content coding; `headers` are about freshness
+    (Cache-Status, Age, Cache-Control of what is stale), and belong to this answer only.
+    """
+
+    data: bytes
+    packed: bytes
+    media_type: str
+    etag: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PackageState:
+    """What a package is at the moment. `revision`: the repository's that last changed it. `metadata` is the format's
+    own (npm: access; PyPI: project status)."""
+
+    name: str
+    revision: int
+    created_at: datetime.datetime
+    changed_at: datetime.datetime | None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a package's bytes claim about themselves (`FormatHandler.inspect`).
+
+    `metadata` is plain JSON for rows; `documents` are small files taken out of the archive that are served beside it
+    (name → bytes).
+    """
+
+    name: str
+    version: str
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    documents: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +197,15 @@ class NewFile:
     media_type: str = ""
     held_by_version: bool = False
     metadata: Mapping[str, object] = field(default_factory=dict)
+    published_at: datetime.datetime | None = None  # at the upstream
 
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
     """A version to be made visible. `files` are paths in the package that it names (they must be there, or be
-    published with it, unless listed in `may_be_missing`); `versions` are versions of the package it names."""
+    published with it, unless listed in `may_be_missing`); `versions` are versions of the package it names.
+
+    Where the format's versions own their files, a live version of that name takes the new files besides those it has."""
 
     version: str
     document: Staged | None = None
@@ -115,6 +218,7 @@ class NewVersion:
     subject: str = ""
     artifact_type: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
+    published_at: datetime.datetime | None = None  # at the upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +228,9 @@ class Publication:
     `may_replace`: other bytes under a live path are replaced (needs DELETE besides PUBLISH); otherwise a Conflict.
     `if_match` / `if_none_match`: the sha256 hex values (or "*") the live file must / must not have, judged inside the
     transaction. `require_parts`: names missing from `files`, `versions`, `either` are an error (ContentMissing).
+    `default_tags` are set only where the package does not have such a tag yet. `package_metadata`, where given, is
+    merged into the package's own. `display_name`: how the publisher writes the name, kept from the first time.
+    `origin`: the upstream's address, for what a remote repository took over.
     """
 
     package: str
@@ -134,6 +241,10 @@ class Publication:
     require_parts: bool = True
     if_match: frozenset[str] | None = None
     if_none_match: frozenset[str] | None = None
+    default_tags: tuple[str, ...] = ()
+    package_metadata: Mapping[str, object] | None = None
+    display_name: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +265,24 @@ class UploadState:
     package: str
     offset: int
     algorithm: str = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryKey:
+    """A key with which this server signs what it publishes. `public` is the SubjectPublicKeyInfo in base64."""
+
+    keyid: str
+    public: str
+    expires_at: datetime.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenItem:
+    """An API token as its owner sees it; the secret is shown once, when it is made."""
+
+    id: int
+    name: str
+    hint: str
+    actions: tuple[str, ...]
+    created_at: datetime.datetime
+    expires_at: datetime.datetime | None

