@@ -86,7 +86,7 @@ class BlobSink:
         self._limit = limit
         self._too_large = too_large
         self._identity = hashlib.sha256()
-        self._others = {name: hashlib.new(name, usedforsecurity=False) for name in sorted(wanted)}
+        self._others = {name: hasher(name) for name in sorted(wanted)}
         self.size = 0
         self._sink = driver().sink()
 
@@ -99,6 +99,15 @@ class BlobSink:
         for hasher in self._others.values():
             hasher.update(buffer)
         self._sink.append(buffer)
+
+    def grown(self) -> int | None:
+        """A descriptor of the growing bytes, the caller's to close; None where the driver has none (`Sink.grown`)."""
+        return self._sink.grown()
+
+    def hexdigests(self) -> dict[str, str]:
+        """The digests of what came so far, sha256 among them."""
+        found = {name: hasher.hexdigest() for name, hasher in self._others.items()}
+        return {**found, "sha256": self._identity.hexdigest()}
 
     def finish(self) -> Staged:
         """Durable from here on, under a fresh key that no row names yet. Raises DigestInvalid, StorageFull, …"""
@@ -118,6 +127,13 @@ class BlobSink:
 
     def abandon(self, keep: bool = False) -> None:
         self._sink.abandon()
+
+
+def hasher(algorithm: str) -> Any:
+    """A running hash of an algorithm of hashlib's, or "blake2b_256" (BLAKE2b of 32 bytes, as PyPI uses it)."""
+    if algorithm == "blake2b_256":
+        return hashlib.blake2b(digest_size=32)
+    return hashlib.new(algorithm, usedforsecurity=False)
 
 
 def digest_mismatch(expected: Digest, actual: Digest) -> DigestInvalid:

@@ -291,7 +291,9 @@ class Upstream:
     def __enter__(self) -> Self:
         if self._tls:
             self._server_context, self.trust = _certificate(self._tls)
-        listener = socket.create_server((self.host, 0), backlog=1024)
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, for TCP_NODELAY
+        listener.bind((self.host, 0))
+        listener.listen(1024)
         self.port = listener.getsockname()[1]
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(listener, ready), name="upstream", daemon=True)

@@ -187,6 +187,11 @@ class Sink(ABC):
         """Drop everything appended, earlier suspends included. Idempotent, does nothing after commit() or suspend(),
         and raises nothing: what cannot be removed now is left to `Driver.sweep`."""
 
+    def grown(self) -> int | None:
+        """A new descriptor, the caller's to close, through which what was appended can be read (pread) while more is
+        appended, and after commit() or abandon() as well; None where no local file grows. Raises StoreUnavailable."""
+        return None
+
     def __enter__(self) -> Self:
         return self
 

@@ -180,6 +180,13 @@ class FilesystemSink(Sink):
         self._close()
         return Committed(key, self.size, str(written.st_mtime_ns))
 
+    def grown(self) -> int | None:
+        self._require_open()
+        try:  # opened anew instead of duplicated: the lock belongs to the open file and has to end with the sink
+            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise translated(error, "opening a growing file") from error
+
     def abandon(self) -> None:
         if self._descriptor is None:
             return
