@@ -32,6 +32,7 @@ INSTALLED_APPS = [
     "repoman.events",
     "repoman.jobs",
     "repoman.policy",
+    "repoman.sources",
     "repoman.ops",
     "repoman.api",
     *FORMATS,

@@ -127,3 +127,17 @@ class SignInThrottle(models.Model):
     failures = models.IntegerField(default=0)
     first_at = models.DateTimeField()
     blocked_until = models.DateTimeField(null=True)
+
+
+class PublishingKey(models.Model):
+    """A key that signs what is published here; `private` as in SigningKey, `public` the SubjectPublicKeyInfo in base64.
+
+    Once `expires_at` is set it signs nothing more, but what it signed before stays good.
+    """
+
+    keyid = models.CharField(max_length=64, unique=True)
+    private = models.TextField()
+    secret_key_id = models.CharField(max_length=16)
+    public = models.TextField()
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True)

@@ -74,11 +74,18 @@ class RepositoryMember(models.Model):
 
 
 class Package(models.Model):
-    """A name inside a repository, as the format's `normalize` gives it. Rows stay: they are only names."""
+    """A name inside a repository, as the format's `normalize` gives it. Rows stay: they are only names.
+
+    `revision`: the repository's that last changed what the package shows; documents about it are kept until it moves.
+    `metadata` is the format's own, about the package itself.
+    """
 
     repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="packages")
     name = models.CharField(max_length=1024)
     display_name = models.CharField(max_length=1024, blank=True, default="")
+    revision = models.BigIntegerField(default=0)
+    changed_at = models.DateTimeField(null=True)
+    metadata = models.JSONField(default=dict)
     created_at = models.DateTimeField()
 
     class Meta:
@@ -177,6 +184,21 @@ class Tag(models.Model):
             models.Index(fields=["removed_at"], condition=~LIVE, name="tag_trash"),
             models.Index(fields=["version"], condition=LIVE, name="tag_version_live"),
         ]
+
+
+class Burned(models.Model):
+    """A version's or file's name that was removed and that other content never takes, also when the trash is empty.
+
+    `digest`: the sha256 that stood there, where there was one. Bringing content back (undelete) lifts it.
+    """
+
+    package = models.ForeignKey(Package, on_delete=models.CASCADE, related_name="burned")
+    name = models.CharField(max_length=1024)
+    digest = models.CharField(max_length=64, blank=True, default="")
+    burned_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["package", "name"], name="burned_once")]
 
 
 class Holding(models.Model):

@@ -6,17 +6,22 @@ from collections.abc import Sequence
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
+from repoman.blobs.models import Blob
 from repoman.core.digest import Digest
-from repoman.core.records import BlobRef, Entry, FileEntry, Listing, VersionEntry
+from repoman.core.records import BlobRef, Entry, FileEntry, ListedFile, Listing, VersionEntry
 from repoman.db.prepared import Prepared
 
-from .models import Artifact, Content, Package, Repository, Tag, Version
+from .models import Artifact, Content, Package, Repository, Tag, Version, VersionArtifact
 
 PAGE = 10_000
 
 
 _repository_by_key = Prepared(
-    lambda key: Repository.objects.select_related("namespace").filter(key=key).exclude(state=Repository.State.DELETING)
+    lambda key: (
+        Repository.objects.select_related("namespace", "deploy_target")
+        .filter(key=key)
+        .exclude(state=Repository.State.DELETING)
+    )
 )
 
 
@@ -59,6 +64,11 @@ _live_tagged = Prepared(
         .filter(version__gate_state=Content.Gate.OPEN)
     )
 )
+
+
+def is_named(storage_key: str) -> bool:
+    """Whether a blob row names this object."""
+    return Blob.objects.filter(storage_key=storage_key).exists()
 
 
 def live_artifact(repository_id: int, package: str, path: str) -> Artifact | None:
@@ -184,6 +194,102 @@ def referrers(
         for row in found[:count]
     )
     return Listing(entries, more=len(found) > count)
+
+
+_package_state = Prepared(lambda repository_id, name: Package.objects.filter(repository_id=repository_id, name=name))
+
+
+def package(repository_id: int, name: str) -> Package | None:
+    """The name's row, whatever it still holds."""
+    return _package_state.first(repository_id, name)
+
+
+def versions(repository_id: int, package: str) -> Listing | None:
+    """All live versions of the package with their files, and its tags; None where the name holds no version.
+
+    Three queries, whatever the number of versions.
+    """
+    owner = _package_state.first(repository_id, package)
+    if owner is None:
+        return None
+    rows = list(
+        Version.objects.filter(package=owner, removed_revision=None, gate_state=Content.Gate.OPEN)
+        .order_by("added_revision", "name")
+        .values_list(
+            "id",
+            "name",
+            "media_type",
+            "metadata",
+            "is_yanked",
+            "yanked_reason",
+            "deprecated",
+            "first_seen_at",
+            "upstream_published_at",
+            "uploaded_by__username",
+        )
+    )
+    if not rows:
+        return None
+    files: dict[int, list[ListedFile]] = {}
+    parts = VersionArtifact.objects.filter(
+        version__package=owner,
+        version__removed_revision=None,
+        artifact__removed_revision=None,
+        artifact__gate_state=Content.Gate.OPEN,
+    )
+    for version_id, path, metadata, seen, published, digest, size in parts.order_by("artifact__path").values_list(
+        "version_id",
+        "artifact__path",
+        "artifact__metadata",
+        "artifact__first_seen_at",
+        "artifact__upstream_published_at",
+        "artifact__blob__digest",
+        "artifact__blob__size",
+    ):
+        listed = ListedFile(
+            path, size=size, digests={"sha256": digest}, published_at=published or seen, metadata=metadata
+        )
+        files.setdefault(version_id, []).append(listed)
+    tags = Tag.objects.filter(package=owner, removed_revision=None).order_by("name")
+    entries = tuple(
+        Entry(
+            name,
+            kind="version",
+            modified=published or seen,
+            media_type=media_type,
+            metadata=metadata,
+            files=tuple(files.get(key, ())),
+            yanked=yanked,
+            yanked_reason=reason,
+            deprecated=deprecated,
+            uploaded_by=username or "",
+        )
+        for key, name, media_type, metadata, yanked, reason, deprecated, seen, published, username in rows
+    )
+    return Listing(
+        entries,
+        revision=owner.revision,
+        tags=dict(tags.values_list("name", "version__name")),
+        metadata={**owner.metadata, "display_name": owner.display_name, "created_at": owner.created_at.isoformat()},
+        changed_at=owner.changed_at,
+    )
+
+
+def packages(repository_id: int, *, q: str = "", after: str = "", limit: int | None = None) -> Listing:
+    """Names that hold something, in byte order; `q` is a substring, taken literally."""
+    rows = live_packages([repository_id]).order_by("name")
+    if q:
+        rows = rows.filter(name__icontains=q)
+    if after:
+        rows = rows.filter(name__gt=after)
+    names = rows.values_list("name", "display_name", "changed_at")
+    found = list(names if limit is None else names[: limit + 1])
+    shown = found if limit is None else found[:limit]
+    entries = tuple(
+        Entry(name, kind="package", modified=changed, metadata={"display_name": display} if display else {})
+        for name, display, changed in shown
+    )
+    return Listing(entries, more=len(found) > len(shown))
 
 
 def folder(repository_id: int, prefix: str, *, after: str, limit: int | None) -> Listing:

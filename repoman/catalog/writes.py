@@ -21,7 +21,7 @@ from repoman.core.errors import RepositoryNotFound, Unavailable
 from repoman.core.records import Staged
 from repoman.db.prepared import Prepared, PreparedInsert
 
-from .models import Artifact, Package, Repository, Tag, Version
+from .models import Artifact, Burned, Package, Repository, Tag, Version
 
 _package = Prepared(lambda repository_id, name: Package.objects.filter(repository_id=repository_id, name=name))
 insert_artifact = PreparedInsert(Artifact)
@@ -138,14 +138,13 @@ def claim_blob(blob_id: int) -> Blob:
     return blob
 
 
-def package(repository: Repository, name: str) -> Package:
+def package(repository: Repository, name: str, *, display_name: str = "") -> Package:
     """The package's row, made if it is not there."""
     found = _package.first(repository.pk, name)
     if found is not None:
         return found
-    Package.objects.bulk_create(
-        [Package(repository=repository, name=name, created_at=clock.now())], ignore_conflicts=True
-    )
+    new = Package(repository=repository, name=name, display_name=display_name or name, created_at=clock.now())
+    Package.objects.bulk_create([new], ignore_conflicts=True)
     return Package.objects.get(repository=repository, name=name)
 
 
@@ -179,9 +178,36 @@ def next_revision(repository: Repository) -> int:
     return int(row[0])
 
 
+def stamp_package(package_id: int, revision: int, moment: datetime.datetime) -> None:
+    """What the package shows changed with this revision. Nobody waits: only who holds the repository writes this."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE catalog_package SET revision = %s, changed_at = %s WHERE id = %s",
+            [revision, connection.ops.adapt_datetimefield_value(moment), package_id],
+        )
+
+
+def burn(package_id: int, names: Iterable[tuple[str, str]], moment: datetime.datetime) -> None:
+    """Names (each with the sha256 that stood there) that nothing else may take from now on."""
+    Burned.objects.bulk_create(
+        [Burned(package_id=package_id, name=name, digest=digest, burned_at=moment) for name, digest in names],
+        ignore_conflicts=True,
+    )
+
+
 def close(rows: QuerySet[Any], revision: int, moment: datetime.datetime) -> int:
     """Close live rows: they leave the clients' view and stay in the trash."""
     return rows.filter(removed_revision=None).update(removed_revision=revision, removed_at=moment)
+
+
+def copy_live(row: Any, **changes: Any) -> Any:
+    """A live copy of an Artifact or Version: the same content, with who brought it first and when."""
+    kept = {
+        each.attname: getattr(row, each.attname)
+        for each in row._meta.concrete_fields
+        if each.attname not in ("id", "removed_revision", "removed_at", "added_revision", *changes)
+    }
+    return type(row).objects.create(**kept, **changes)
 
 
 def touch(artifacts: Sequence[Artifact]) -> None:

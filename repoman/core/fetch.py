@@ -60,7 +60,8 @@ class Outcome:
     """What became of a plan. `status` is the upstream's last one, 0 where it gave none.
 
     `error` is set where there is nothing to adopt: NotFound (the upstream says so), UpstreamFailed, UpstreamTimeout,
-    Unavailable, QuotaExceeded. `is_arriving`: the headers are here and the body is on its way to `flight`.
+    Unavailable, QuotaExceeded. `is_arriving`: the headers are here and the body is on its way; `flight` is then what the
+    edge reads it from.
     """
 
     plan: Plan
@@ -72,6 +73,7 @@ class Outcome:
     error: RepomanError | None = None
     size: int | None = None
     is_arriving: bool = False
+    flight: object = None
 
     @property
     def is_not_modified(self) -> bool:

@@ -218,6 +218,7 @@ class FormatHandler(ABC):
     - `burns`: what never comes back under its name once it was removed: "version", "file", or nothing.
     - `is_listed`: an upstream says in a listing ("versions" of a package) which files there are, with their addresses
       and digests; otherwise files are asked for directly.
+    - `files_change`: what an upstream has under a path may be another file tomorrow (generic).
     - `annotations`: what `Repo.annotate` may change.
     - `names_differ_by_case`: False refuses a new package whose name another one has but for case.
     - `virtual_by_name`: in a virtual repository, a name held locally hides what remotes have under it.
@@ -233,6 +234,7 @@ class FormatHandler(ABC):
     versions_own_files: ClassVar[bool] = False
     burns: ClassVar[str] = ""
     is_listed: ClassVar[bool] = False
+    files_change: ClassVar[bool] = False
     annotations: ClassVar[frozenset[str]] = frozenset()
     names_differ_by_case: ClassVar[bool] = True
     virtual_by_name: ClassVar[bool] = True
@@ -260,6 +262,10 @@ class FormatHandler(ABC):
 
     def version_key(self, version: str) -> Any:
         """Sorts versions of one package, lowest first. Any text must do."""
+        return version
+
+    def version_identity(self, version: str) -> Any:
+        """What two spellings of one version have in common (PEP 440: 1.0 and 1.0.0)."""
         return version
 
     # listings

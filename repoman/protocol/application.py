@@ -103,6 +103,7 @@ class Application:
             lookup.close()
         else:
             await lookup.close_all()
+        await self.edge.fetches.close()
         await asyncio.get_running_loop().run_in_executor(None, close_pools)
 
     # --- a request ---------------------------------------------------------------------------------------------------

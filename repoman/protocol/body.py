@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from repoman.core.errors import RepomanError, SizeInvalid, TooLarge
+from repoman.core.errors import BadRequest, RepomanError, SizeInvalid, TooLarge
 from repoman.core.records import Staged, UploadState
-from repoman.core.wire import Document, DocumentBody
+from repoman.core.wire import Document, DocumentBody, Part, PartBegin, PartData, PartEvent, Parts, PartsBody
 
 from .exchange import ClientGone, Exchange
 from .pools import pools
@@ -198,8 +198,101 @@ async def _pour(exchange: Exchange, filling: Filling) -> bytearray:
             _full_buffers += 2
 
 
+class Form:
+    """The parts of one body on their way: files into sinks, the rest into memory. Always ends in `close`."""
+
+    def __init__(self, plan: PartsBody, open_sink: Callable[[], Sink]) -> None:
+        self._plan = plan
+        self._open_sink = open_sink
+        self._parts: list[Part] = []
+        self._held = 0  # bytes of fields
+        self._begun: PartBegin | None = None
+        self._buffer = bytearray()
+        self._filling: Filling | None = None
+        self._writing: asyncio.Future[None] | None = None
+
+    async def take(self, events: Iterable[PartEvent]) -> None:
+        for event in events:
+            if isinstance(event, PartBegin):
+                if len(self._parts) >= self._plan.max_parts:
+                    raise TooLarge(f"the form has more than {self._plan.max_parts} parts")
+                self._begun = event
+                self._buffer = bytearray()
+                self._filling = Filling(self._open_sink) if event.is_file else None
+            elif isinstance(event, PartData):
+                await self._data(event.data)
+            else:
+                await self._end()
+
+    async def _data(self, data: bytes) -> None:
+        if self._begun is None:
+            raise BadRequest("the form is malformed")
+        self._buffer += data
+        if self._filling is None:
+            self._held += len(data)
+            if self._held > self._plan.max_fields_bytes:
+                raise _too_large(self._plan.max_fields_bytes)
+        elif len(self._buffer) >= SMALL_BUFFER:
+            if self._writing is not None:
+                await self._writing
+            self._writing = self._filling.append(self._buffer)
+            self._buffer = bytearray()
+
+    async def _end(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun is None:
+            raise BadRequest("the form is malformed")
+        if self._filling is None:
+            self._parts.append(Part(begun.name, begun.filename, begun.media_type, bytes(self._buffer)))
+            return
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
+        staged = await self._filling.finish(self._buffer)
+        self._filling = None
+        assert isinstance(staged, Staged)
+        self._parts.append(Part(begun.name, begun.filename, begun.media_type, staged=staged))
+
+    def finished(self) -> Parts:
+        if self._begun is not None:
+            raise BadRequest("the form ends in the middle of a part")
+        parts, self._parts = tuple(self._parts), []
+        return Parts(parts)
+
+    def close(self) -> None:
+        """Nothing that was not handed out by `finished` stays. Does not wait."""
+        if self._filling is not None:
+            self._filling.close(keep=False)
+        for part in self._parts:
+            if part.staged is not None:
+                pools().storage.post(_discard, part.staged)
+
+
+def _discard(staged: Staged) -> None:
+    from repoman.blobs import store
+
+    store.discard([staged.storage_key])
+
+
+async def read_parts(exchange: Exchange, plan: PartsBody, open_sink: Callable[[], Sink]) -> Parts:
+    """Cut the body into parts while it arrives. Raises what the parser and the sinks raise, TooLarge, SizeInvalid."""
+    form = Form(plan, open_sink)
+    try:
+        try:
+            if exchange.has_body:
+                async for piece in exchange.pieces():
+                    await form.take(plan.parser.feed(piece))
+        except ClientGone:
+            raise _short(exchange) from None
+        await form.take(plan.parser.finish())
+        return form.finished()
+    finally:
+        form.close()
+
+
 def open_staged(plan: Any, remaining: int | None, refuse: Callable[[int], RepomanError]) -> Callable[[], Sink]:
-    """A maker of sinks for a StagedBody: bounded by the plan's limit and, where that is less, by the quota."""
+    """A maker of sinks for a StagedBody or the files of a PartsBody: bounded by the plan's limit and, where that is less,
+    by the quota."""
     from repoman.blobs import store
 
     limit, too_large = plan.limit, None
@@ -207,6 +300,7 @@ def open_staged(plan: Any, remaining: int | None, refuse: Callable[[int], Repoma
         limit, too_large = remaining, refuse
 
     def open_sink() -> Sink:
-        return store.open_sink(expect=plan.expect, algorithms=plan.algorithms, limit=limit, too_large=too_large)
+        expect = getattr(plan, "expect", None)
+        return store.open_sink(expect=expect, algorithms=plan.algorithms, limit=limit, too_large=too_large)
 
     return open_sink

@@ -20,8 +20,10 @@ from repoman.catalog import selectors
 from repoman.core import errors
 from repoman.core.actor import Action, Actor
 from repoman.core.clock import monotonic
-from repoman.core.errors import AuthenticationRequired, BadRequest, RepomanError, Unavailable
+from repoman.core.errors import AuthenticationRequired, BadRequest, RepomanError, Unavailable, UpstreamFailed
+from repoman.core.fetch import NeedFetch, Outcome
 from repoman.core.format import FormatHandler
+from repoman.core.records import BlobRef, Rendered
 from repoman.core.wire import (
     Body,
     BodyPlan,
@@ -29,6 +31,7 @@ from repoman.core.wire import (
     DocumentBody,
     Head,
     Headers,
+    PartsBody,
     Query,
     Request,
     Response,
@@ -38,11 +41,13 @@ from repoman.core.wire import (
 from repoman.events import record
 from repoman.ops.logs import logger
 from repoman.policy import quota
-from repoman.services.handle import RepositoryHandle, SiteHandle
+from repoman.services.handle import RepositoryHandle, SiteHandle, write_target
+from repoman.transfer.flight import Flight
 
 from . import body, hot
 from .afterwards import Afterwards
 from .exchange import ANSWER, ClientGone, Exchange, request_id_of
+from .fetching import Fetches
 from .origin import Origin, Origins
 from .pools import pools
 from .serve import CONDITIONAL, Server, encode
@@ -73,6 +78,9 @@ class Surroundings(Protocol):
 _REFUSALS = (errors.Forbidden, errors.ScopeInsufficient, errors.RepositoryNotFound)
 
 
+FETCH_ROUNDS = 12  # a listing, its file, and the members of a virtual repository one after the other
+
+
 class _StaleCredentials(Exception):
     """What was remembered of these credentials was made under another epoch."""
 
@@ -88,6 +96,7 @@ class Decision:
     plan: BodyPlan | None = None
     sink: Any = None
     epoch: int = 0
+    needed: NeedFetch | None = None
 
 
 def _close_decision(deciding: asyncio.Future[Decision]) -> None:
@@ -106,6 +115,7 @@ class Edge:
         self.server = server
         self.lookup = lookup
         self.credentials = hot.Credentials()
+        self.fetches = Fetches()
         self.has_short_cut = has_short_cut
         self.documents = hot.Documents()
         self.short_cuts = 0  # requests answered by the short cut
@@ -137,15 +147,20 @@ class Edge:
                 self.credentials.forget(authorization)
                 known = await self._known(exchange, authorization)
                 decision = await self._decided(exchange, target, query, known)
+            if decision.needed is not None:
+                decision = await self._fetched(exchange, target, query, known, decision.needed)
             response = decision.response
             if response is None:
                 assert isinstance(target, Target)
                 taken = await self._take_body(exchange, decision)
-                response = await pools().decisions.run(self._view, target, decision, taken)
+                response = await self._viewed(target, decision, taken)
             else:
                 await exchange.drain()
             if isinstance(target, Target) and target.lookup_kind == "repository":
                 self._keep_rendered(exchange, target, decision, response, version)
+            if isinstance(response.content, BlobRef) and response.content.flight:
+                await self._send_arriving(exchange, decision, response, response.content)
+                return
             await self.server.send(exchange, response)
         except (ConnectionError, ClientGone):
             exchange.status = exchange.status or 499
@@ -167,12 +182,59 @@ class Edge:
             self.credentials.remember(authorization, known)
         return known
 
+    async def _fetched(
+        self,
+        exchange: Exchange,
+        target: Target | SiteTarget | Nothing,
+        query: Query,
+        known: hot.Known | None,
+        needed: NeedFetch,
+    ) -> Decision:
+        """The decision once upstreams have been asked for what it lacks, which may show that it lacks more."""
+        outcomes: dict[str, Outcome] = {}
+        for _ in range(FETCH_ROUNDS):
+            outcomes |= await self.fetches.outcomes(needed.plans, may_relay=not exchange.is_head)
+            decision = await self._decided(exchange, target, query, known, outcomes)
+            if decision.needed is None:
+                return decision
+            needed = decision.needed
+        raise UpstreamFailed("the upstreams lead in circles")
+
+    async def _send_arriving(self, exchange: Exchange, decision: Decision, response: Response, ref: BlobRef) -> None:
+        """What an upstream is sending; for a HEAD, what can be said of it."""
+        outcome = decision.handle.asked.outcomes.get(ref.flight) if decision.handle is not None else None
+        if exchange.is_head:
+            await self.server.send_head(exchange, response, ref)
+        elif outcome is not None and isinstance(outcome.flight, Flight):
+            await self.fetches.relay(exchange, response, ref, outcome.flight)
+        else:
+            raise UpstreamFailed("the file is not here yet")
+
+    async def _viewed(self, target: Target, decision: Decision, taken: Body) -> Response:
+        """The view of a request with a body; what it reads may have to be fetched first."""
+        outcomes: dict[str, Outcome] = {}
+        assert decision.handle is not None
+        for _ in range(FETCH_ROUNDS):
+            try:
+                return await pools().decisions.run(self._view, target, decision, taken)
+            except NeedFetch as needed:
+                outcomes |= await self.fetches.outcomes(needed.plans, may_relay=False)
+                decision.handle.renew(outcomes)
+        raise UpstreamFailed("the upstreams lead in circles")
+
     async def _decided(
-        self, exchange: Exchange, target: Target | SiteTarget | Nothing, query: Query, known: hot.Known | None
+        self,
+        exchange: Exchange,
+        target: Target | SiteTarget | Nothing,
+        query: Query,
+        known: hot.Known | None,
+        outcomes: dict[str, Outcome] | None = None,
     ) -> Decision:
         """The decision, made in the pool. Cancelled meanwhile, what it opened is closed when it is done."""
-        decide: Any = self._decide_site if isinstance(target, SiteTarget) else self._decide
-        deciding = pools().decisions.run(decide, exchange, target, query, known)
+        if isinstance(target, SiteTarget):
+            deciding = pools().decisions.run(self._decide_site, exchange, target, query, known)
+        else:
+            deciding = pools().decisions.run(self._decide, exchange, target, query, known, outcomes)
         try:
             return await asyncio.shield(deciding)
         except asyncio.CancelledError:
@@ -187,6 +249,7 @@ class Edge:
         target: Target | Nothing,
         query: Query,
         known: hot.Known | None,
+        outcomes: dict[str, Outcome] | None = None,
     ) -> Decision:
         """Who, which repository, may they, how is the body taken; and for a request without a body its answer."""
         now = epoch.current()
@@ -206,7 +269,9 @@ class Edge:
             raise errors.NotFound("there is nothing at this address")
         if known is not None:
             known.allow(repository.pk, action, target.scope)
-        handle = RepositoryHandle(actor, repository)
+        if action in (Action.PUBLISH, Action.DELETE) and exchange.method not in ("GET", "HEAD"):
+            write_target(repository)
+        handle = RepositoryHandle(actor, repository, outcomes=outcomes, is_head=exchange.is_head)
         head = Head(
             method=exchange.method,
             path=target.path,
@@ -223,7 +288,10 @@ class Edge:
         self._admit(exchange, decision)
         if decision.sink is None and not _needs_body(exchange, decision.plan):
             empty: Body = Document(b"") if isinstance(decision.plan, DocumentBody) else None
-            decision.response = self._view(target, decision, empty)
+            try:
+                decision.response = self._view(target, decision, empty)
+            except NeedFetch as needed:
+                decision.needed = needed
         return decision
 
     def _admit(self, exchange: Exchange, decision: Decision) -> None:
@@ -232,13 +300,14 @@ class Edge:
         assert handle is not None
         if isinstance(plan, DocumentBody):
             body.check_declared(exchange.length, plan.max_bytes)
-        elif isinstance(plan, StagedBody):
-            body.check_declared(exchange.length, plan.limit)
+        elif isinstance(plan, StagedBody | PartsBody):
+            if isinstance(plan, StagedBody):
+                body.check_declared(exchange.length, plan.limit)
             remaining = handle.remaining_bytes()
             if remaining is not None and _is_held(handle, plan):
                 remaining = None  # bytes that the namespace holds already cost it nothing
             _check_quota(handle, exchange.length, remaining)
-            namespace_id = handle.repository.namespace_id
+            namespace_id = handle.target.namespace_id
             decision.sink = body.open_staged(plan, remaining, lambda size: quota.refuse(namespace_id, size))
         elif isinstance(plan, SessionBody):
             _check_quota(handle, exchange.length, handle.remaining_bytes())
@@ -296,6 +365,8 @@ class Edge:
         plan = decision.plan
         if isinstance(plan, DocumentBody):
             return await body.read_document(exchange, plan)
+        if isinstance(plan, PartsBody):
+            return await body.read_parts(exchange, plan, decision.sink)
         return await body.fill(exchange, decision.sink, keep=isinstance(plan, SessionBody))
 
     # --- what goes wrong ---------------------------------------------------------------------------------------------
@@ -362,9 +433,9 @@ class Edge:
         source = self.lookup
         version = source.version()
         if target.lookup_kind == "repository":
-            if is_conditional:
-                return False
-            return await self._send_rendered(scope, receive, send, around, target, known, origin, started, given_id)
+            return await self._send_rendered(
+                scope, receive, send, around, target, known, origin, started, given_id, is_conditional
+            )
         memo: hot.Memo | None = target.memo
         if memo is None or version is None or memo.version != version:
             row = source.find(target)
@@ -435,10 +506,11 @@ class Edge:
         origin: Origin,
         started: float,
         given_id: bytes | None,
+        is_conditional: bool,
     ) -> bool:
         """The short cut for a document that the long way rendered before, while its repository stands still."""
         found = self.documents.get(_rendered_key(scope, origin))
-        if found is None:
+        if found is None or (is_conditional and not isinstance(found.content, Rendered)):
             return False
         version = self.lookup.version()
         if version is None or found.version != version:
@@ -457,7 +529,10 @@ class Edge:
         exchange.route_class = target.route_class
         exchange.actor_name = known.actor.name if known is not None else "anonymous"
         try:
-            await exchange.respond(200, list(found.lines), found.content)
+            if isinstance(found.content, Rendered):
+                await self.server.send_rendered(exchange, found.lines, found.content)
+            else:
+                await exchange.respond(200, list(found.lines), found.content)
         except ConnectionError:
             exchange.status = exchange.status or 499
         finally:
@@ -469,7 +544,7 @@ class Edge:
     ) -> None:
         """Keep what a `by_revision` route answered, as of the revision that the decision saw before it rendered."""
         handle, content = decision.handle, response.content
-        if response.status != 200 or not isinstance(content, bytes) or handle is None or response.reason:
+        if response.status != 200 or not isinstance(content, bytes | Rendered) or handle is None or response.reason:
             return
         repository = handle.repository
         if repository.type != repository.Type.LOCAL or repository.state != repository.State.ACTIVE:
@@ -478,7 +553,7 @@ class Edge:
             return
         row = (decision.epoch, repository.pk, repository.anonymous_read, repository.revision)
         key = _rendered_key(exchange.scope, exchange.origin)
-        self.documents.put(key, hot.Rendered(row, version, encode(response.headers), content))
+        self.documents.put(key, hot.Kept(row, version, encode(response.headers), content))
 
 
 def _rendered_key(scope: Any, origin: Origin) -> hot.RenderedKey:
@@ -524,19 +599,21 @@ def _actor_of(exchange: Exchange, known: hot.Known | None) -> Actor:
 
 
 def _needs_body(exchange: Exchange, plan: BodyPlan | None) -> bool:
-    return isinstance(plan, StagedBody | SessionBody) or (isinstance(plan, DocumentBody) and exchange.has_body)
+    return isinstance(plan, StagedBody | SessionBody | PartsBody) or (
+        isinstance(plan, DocumentBody) and exchange.has_body
+    )
 
 
-def _is_held(handle: RepositoryHandle, plan: StagedBody) -> bool:
-    expect = plan.expect
+def _is_held(handle: RepositoryHandle, plan: StagedBody | PartsBody) -> bool:
+    expect = plan.expect if isinstance(plan, StagedBody) else None
     if expect is None or not expect.is_identity:
         return False
-    return quota.is_held(handle.repository.namespace_id, expect.hex)
+    return quota.is_held(handle.target.namespace_id, expect.hex)
 
 
 def _check_quota(handle: RepositoryHandle, length: int | None, remaining: int | None) -> None:
     if length is not None and remaining is not None and length > remaining:
-        raise quota.refuse(handle.repository.namespace_id, length)
+        raise quota.refuse(handle.target.namespace_id, length)
 
 
 def _note_refusal(error: RepomanError, actor: Actor, target: Target) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from repoman.core.actor import Action, Actor
 from repoman.core.clock import monotonic
 from repoman.core.digest import Digest
-from repoman.core.records import BlobRef
+from repoman.core.records import BlobRef, Rendered
 from repoman.ops.logs import logger
 
 from .exchange import head_of
@@ -36,6 +36,7 @@ RETRY_SECONDS = 1.0
 MOST_ALLOWED = 4096
 DOCUMENT_BYTES = 16 * 1024 * 1024
 LARGEST_DOCUMENT = 256 * 1024
+LARGEST_PACKED = 4 * 1024 * 1024  # what `services/rendered.py` holds as well
 LONGEST_KEY = 512
 _FOREVER = float("inf")
 
@@ -361,13 +362,13 @@ def memo_of(target: Target, row: Row, version: bytes | None) -> Memo:
 
 
 @dataclass(slots=True)
-class Rendered:
+class Kept:
     """A document that was rendered once: `row` is the repository's when it was, `version` as in a Memo."""
 
     row: Row
     version: bytes | None
     lines: Pairs
-    content: bytes
+    content: bytes | Rendered
 
 
 # Query string, Accept and address besides the path: all that a rendered document may depend on.
@@ -378,12 +379,17 @@ class Documents:
     """Rendered documents of this process, at most 16 MiB of them. From the loop's thread only."""
 
     def __init__(self, limit: int = DOCUMENT_BYTES) -> None:
-        self._kept: Bounded[RenderedKey, Rendered] = Bounded(limit)
+        self._kept: Bounded[RenderedKey, Kept] = Bounded(limit)
         self.get = self._kept.get
 
-    def put(self, key: RenderedKey, document: Rendered) -> None:
-        if len(document.content) <= LARGEST_DOCUMENT and len(key[2]) + len(key[3]) <= LONGEST_KEY:
-            self._kept.put(key, document, len(document.content) + 2048)
+    def put(self, key: RenderedKey, document: Kept) -> None:
+        content = document.content
+        if isinstance(content, Rendered):
+            size, largest = len(content.data) + len(content.packed), LARGEST_PACKED
+        else:
+            size, largest = len(content), LARGEST_DOCUMENT
+        if size <= largest and len(key[2]) + len(key[3]) <= LONGEST_KEY:
+            self._kept.put(key, document, size + 2048)
 
 
 def _timestamp(moment: Any) -> float:

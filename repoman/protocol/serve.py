@@ -17,7 +17,7 @@ from urllib.parse import quote
 from repoman.blobs import store
 from repoman.blobs.drivers.base import Reader, StoreError
 from repoman.core.errors import PreconditionFailed, RangeInvalid
-from repoman.core.records import BlobRef
+from repoman.core.records import BlobRef, Rendered
 from repoman.core.wire import Redirect, Response
 from repoman.ops.logs import logger
 
@@ -200,6 +200,9 @@ def blob_headers(
     names = {name for name, _ in lines}
     if b"content-type" not in names:
         lines.append((b"content-type", ref.media_type.encode("latin-1", "replace")))
+    if ref.flight and not ref.digest.hex:
+        # Nobody knows the digest before all is here: whatever the format made of it says nothing.
+        return [line for line in lines if line[0] != b"etag" and not line[0].startswith(b"x-checksum")], ""
     if b"etag" in names:
         etag = next(value for name, value in lines if name == b"etag").decode("latin-1")
     else:
@@ -209,6 +212,24 @@ def blob_headers(
         lines.append((b"last-modified", http_date(modified).encode()))
     lines.append((b"accept-ranges", b"bytes"))
     return lines, etag
+
+
+def takes_gzip(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether Accept-Encoding allows gzip (RFC 9110 §12.5.3). What cannot be parsed is passed over."""
+    for name, value in headers:
+        if name == b"accept-encoding":
+            for item in value.lower().split(b","):
+                coding, _, weight = item.strip().partition(b";")
+                if coding.strip() in (b"gzip", b"x-gzip", b"*"):
+                    return weight.replace(b" ", b"") not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
+    return False
+
+
+def _varying(lines: Pairs, on: bytes) -> Pairs:
+    """With `on` among what the answer varies on, in one line."""
+    values = [value for name, value in lines if name == b"vary"]
+    rest = [line for line in lines if line[0] != b"vary"]
+    return [*rest, (b"vary", b", ".join([*values, on]))]
 
 
 _NOT_IN_304 = frozenset({b"content-type", b"content-disposition", b"accept-ranges", b"content-length"})
@@ -237,6 +258,9 @@ class Server:
             )
             return
         lines = encode(response.headers)
+        if isinstance(content, Rendered):
+            await self.send_rendered(exchange, lines, content, status=response.status)
+            return
         if isinstance(content, Redirect):
             lines.append((b"location", quote(content.url, safe="%/:=&?~#+!$,;'@()*[]").encode("ascii")))
             await exchange.respond(response.status if response.status >= 300 else 307, lines, b"")
@@ -253,6 +277,27 @@ class Server:
                 await exchange.respond(304, [line for line in lines if line[0] not in _NOT_IN_304], b"")
                 return
         await exchange.respond(response.status, lines, content, response.reason or "")
+
+    async def send_rendered(self, exchange: Exchange, lines: Pairs, document: Rendered, *, status: int = 200) -> None:
+        """Send a rendered document, with gzip where the client takes it. `lines` is not changed.
+
+        The entity tag names the document in whatever coding, as its clients expect, so the answer varies.
+        """
+        lines = [line for line in lines if line[0] not in (b"content-type", b"etag")]
+        own = encode(document.headers)
+        overridden = {name for name, _ in own}
+        lines = [line for line in lines if line[0] not in overridden] + own
+        lines.append((b"content-type", document.media_type.encode("latin-1")))
+        lines.append((b"etag", document.etag.encode("latin-1")))
+        lines = _varying(lines, b"Accept-Encoding")
+        if status == 200 and is_not_modified(Asked.of(exchange.headers), document.etag, None):
+            await exchange.respond(304, [line for line in lines if line[0] not in _NOT_IN_304], b"")
+            return
+        data = document.data
+        if document.packed and takes_gzip(exchange.headers):
+            lines.append((b"content-encoding", b"gzip"))
+            data = document.packed
+        await exchange.respond(status, lines, data)
 
     async def send_blob(
         self, exchange: Exchange, lines: Pairs, etag: str, ref: BlobRef, *, modified: float | None, status: int = 200
@@ -299,6 +344,14 @@ class Server:
         first, last = part
         content_range = (b"content-range", f"bytes {first}-{last}/{ref.size}".encode())
         await exchange.respond(206, [*lines, content_range], data[first : last + 1])
+
+    async def send_head(self, exchange: Exchange, response: Response, ref: BlobRef) -> None:
+        """The head of a file that is not here: its length where that is known."""
+        lines, _ = blob_headers(response.headers, ref, etag=response.etag, modified=response.last_modified)
+        if ref.size >= 0:
+            lines.append((b"content-length", str(ref.size).encode()))
+        await exchange.start(response.status, [*lines, (b"x-request-id", exchange.request_id.encode())])
+        await exchange.finish(b"")
 
     async def _head(self, exchange: Exchange, lines: Pairs, ref: BlobRef, status: int) -> None:
         """As GET would answer: bytes that are missing or damaged are found before anything is promised."""

@@ -123,7 +123,8 @@ class Table:
     def _parse(self, method: str, raw_path: bytes) -> Target | SiteTarget | Nothing:
         if len(raw_path) > LONGEST_TARGET:
             raise NameInvalid("the path is too long")
-        path = decode_target(raw_path)
+        ours = self.handler_of(raw_path)
+        path = decode_target(raw_path if ours is None else ours.plain_target(raw_path))
         site = self.site.get(path)
         if site is not None:
             return _site_target(site, method, path)

@@ -261,9 +261,14 @@ def revoke_token(actor: Actor, token_id: int) -> None:
     row = rows.select_related("principal").first()
     if row is None:
         raise TokenNotFound(f"there is no token {token_id}")
+    revoke_own_token(actor, row)
+
+
+def revoke_own_token(actor: Actor, row: Token) -> None:
+    """Revoke a token that the caller has found to be the actor's to revoke."""
 
     def block() -> None:
-        if Token.objects.filter(pk=token_id, revoked_at=None).update(revoked_at=clock.now()):
+        if Token.objects.filter(pk=row.pk, revoked_at=None).update(revoked_at=clock.now()):
             record("token:revoke", actor=actor, subject=row.name, token=row.pk, owner=row.principal.username)
             epoch.bump()
 

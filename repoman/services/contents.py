@@ -21,7 +21,7 @@ from repoman.core.errors import BadRequest, MethodNotAllowed, NotFound, PackageN
 from repoman.core.format import handler_for
 from repoman.core.refs import FileRef, TagRef, VersionRef
 
-from . import delete
+from . import annotate, delete
 from .purge import BATCH, purge_revision
 from .release import remove_rows
 from .transactions import write
@@ -245,9 +245,11 @@ def _purge(repository: Repository, revisions: Sequence[int], parts: Sequence[int
 def annotate_version(
     actor: Actor, repository: Repository, package: str, version: str, changes: dict[str, object]
 ) -> None:
-    """Yanking and deprecation, for formats that have them. Raises MethodNotAllowed for the others."""
+    """Yanking and deprecation, for formats that have them. Raises VersionNotFound, MethodNotAllowed for the others."""
     permissions.check(actor, repository, Action.PUBLISH)
-    raise MethodNotAllowed(
-        f"{repository.format} repositories have no {', '.join(sorted(changes)) or 'annotations'}",
-        allow=["GET", "HEAD", "DELETE"],
-    )
+    if not handler_for(repository.format).annotations:
+        raise MethodNotAllowed(
+            f"{repository.format} repositories have no {', '.join(sorted(changes)) or 'annotations'}",
+            allow=["GET", "HEAD", "DELETE"],
+        )
+    annotate.annotate(repository, actor, _package(repository, package).name, {version: changes})

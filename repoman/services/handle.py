@@ -5,35 +5,80 @@ Thin on purpose: each method is a permission check and one service call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from repoman.access import permissions
+from repoman.access import permissions, registry_keys
 from repoman.blobs import store
 from repoman.catalog import selectors
 from repoman.catalog.models import Artifact, Repository
 from repoman.core.actor import Action, Actor
 from repoman.core.digest import Digest
+from repoman.core.errors import MethodNotAllowed, PackageNotFound
+from repoman.core.fetch import Outcome
 from repoman.core.format import FormatHandler, handler_for
-from repoman.core.records import FileEntry, Listing, Publication, Published, Staged, UploadState, VersionEntry
+from repoman.core.records import (
+    Document,
+    Facts,
+    FileEntry,
+    Freshness,
+    Listing,
+    PackageState,
+    Publication,
+    Published,
+    RegistryKey,
+    Rendered,
+    Staged,
+    UploadState,
+    VersionEntry,
+)
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 from repoman.core.wire import SessionBody
 from repoman.policy import quota
-from repoman.sources.local import source_for
+from repoman.sources.base import Asked, Source
+from repoman.sources.choose import source_for
 
-from . import delete, publish, read, upload
+from . import annotate, delete, publish, read, upload, workshop
+from .own_account import OwnAccount
+from .rendered import documents
 from .upload import SessionSink
 
 
 class RepositoryHandle:
-    """Implements `core.format.Repo`. `scope_name` is the package a registry token must name, filled per call."""
+    """Implements `core.format.Repo`. `scope_name` is the package a registry token must name, filled per call.
 
-    def __init__(self, actor: Actor, repository: Repository) -> None:
+    `outcomes` is what upstreams answered in this request already. Reading asks the repository's source; writing goes to
+    `target`: the repository itself if it is local, a virtual one's deploy target, and else it is refused.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        repository: Repository,
+        *,
+        outcomes: Mapping[str, Outcome] | None = None,
+        is_head: bool = False,
+    ) -> None:
         self.actor = actor
         self.repository = repository
         self.handler: FormatHandler = handler_for(repository.format)
+        self.asked = Asked(actor, outcomes or {}, is_head)
         self._pending_uploads: dict[str, str] = {}
+
+    @cached_property
+    def source(self) -> Source:
+        return source_for(self.repository, self.asked)
+
+    def renew(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Look anew, with what upstreams have answered."""
+        self.asked = Asked(self.actor, outcomes, self.asked.is_head)
+        self.__dict__.pop("source", None)
+
+    @cached_property
+    def target(self) -> Repository:
+        """Where writes go. Raises MethodNotAllowed."""
+        return write_target(self.repository)
 
     @property
     def key(self) -> str:
@@ -45,7 +90,10 @@ class RepositoryHandle:
 
     @cached_property
     def options(self) -> Any:
-        return self.handler.parse_options(self.repository.options)
+        decides = self.repository
+        if decides.type == Repository.Type.VIRTUAL and decides.deploy_target is not None:
+            decides = decides.deploy_target
+        return self.handler.parse_options(own_options(decides))
 
     @cached_property
     def _actions(self) -> frozenset[Action]:
@@ -58,19 +106,77 @@ class RepositoryHandle:
             return
         permissions.check(self.actor, self.repository, action, scope_name=scope)
 
+    def may(self, action: Action) -> bool:
+        return action in self._actions
+
+    def _check_write(self, action: Action, package: str = "") -> Repository:
+        """The right to do it here and, behind a virtual repository, where it is done. Returns where that is."""
+        self.check(action, package)
+        target = self.target
+        if target.pk != self.repository.pk:
+            permissions.check(self.actor, target, action, scope_name=self._scope_in(package))
+        return target
+
+    def _scope_in(self, package: str) -> str:
+        """A registry token was issued for the name that the client used."""
+        return f"{self.repository.key}/{package}" if package else ""
+
+    @cached_property
+    def _target_actions(self) -> frozenset[Action]:
+        if self.target.pk == self.repository.pk:
+            return self._actions
+        return permissions.allowed_actions(self.actor, self.target)
+
     # reading
 
     def open(self, ref: FileRef, *, promise: bool = False) -> FileEntry:
         self.check(Action.PROBE if promise else Action.READ, ref.package)
+        if self.repository.type != Repository.Type.LOCAL:
+            return self._open_elsewhere(ref, promise)
         return read.open_file(self.repository, ref, promise=promise and Action.PUBLISH in self._actions)
+
+    def _open_elsewhere(self, ref: FileRef, promise: bool) -> FileEntry:
+        """Through a virtual repository, "it is here" before a push means: in the deploy target."""
+        deploys = self.repository.type == Repository.Type.VIRTUAL and self.repository.deploy_target is not None
+        if promise and deploys and Action.PUBLISH in self._target_actions:
+            if selectors.live_artifact(self.target.pk, ref.package, ref.path) is not None:
+                return read.open_file(self.target, ref, promise=True)
+        self.check(Action.READ, ref.package)
+        return self.source.open(ref)
 
     def version(self, ref: VersionRef | TagRef) -> VersionEntry:
         self.check(Action.READ, ref.package)
-        return source_for(self.repository).resolve(ref)
+        return self.source.resolve(ref)
 
     def listing(self, ref: ListingRef) -> Listing:
         self.check(Action.READ, ref.package if not self.handler.files_are_packages else "")
-        return source_for(self.repository).listing(ref)
+        return self.source.listing(ref)
+
+    def document(self, ref: ListingRef, form: str, address: str) -> Rendered:
+        self.check(Action.READ, ref.package if not self.handler.files_are_packages else "")
+        source = self.source
+        mark = source.mark(ref)
+
+        def render() -> Document:
+            return self.handler.render_listing(ref, source.listing(ref), form, address)
+
+        found = documents.get((self.repository.pk, ref, form, address), mark, render)
+        if self.repository.type == Repository.Type.LOCAL:
+            return found
+        return Rendered(found.data, found.packed, found.media_type, found.etag, cache_headers(*source.freshness(ref)))
+
+    def package(self, name: str) -> PackageState:
+        repository = self.repository if self.repository.type == Repository.Type.LOCAL else self.target
+        if self._reads_nothing(name):
+            raise PackageNotFound(f"{self.repository.key} has no package '{name}'")
+        row = selectors.package(repository.pk, name)
+        if row is None or not selectors.package_exists(repository.pk, name):
+            raise PackageNotFound(f"{repository.key} has no package '{name}'")
+        return PackageState(row.name, row.revision, row.created_at, row.changed_at, row.metadata)
+
+    def _reads_nothing(self, name: str) -> bool:
+        """Who may only publish learns from a package's state what a publish would tell as well; others need READ."""
+        return not (Action.READ in self._actions or Action.PUBLISH in self._actions)
 
     def find_in_repository(self, sha256: str) -> FileEntry | None:
         row = selectors.artifact_with_bytes(permissions.readable(self.actor), sha256)
@@ -81,7 +187,7 @@ class RepositoryHandle:
         return entry if intact else None
 
     def remaining_bytes(self) -> int | None:
-        return quota.remaining_bytes(self.repository.namespace_id)
+        return quota.remaining_bytes(self.target.namespace_id)
 
     # publishing
 
@@ -92,22 +198,49 @@ class RepositoryHandle:
         blob = entry.blob
         return Staged(blob.digest, blob.size, blob.storage_key, blob.stamp, is_fresh=False)
 
+    def discard(self, staged: Staged) -> None:
+        if staged.is_fresh and not selectors.is_named(staged.storage_key):
+            store.discard([staged.storage_key])
+
+    def inspect(self, path: str, staged: Staged) -> Facts:
+        try:
+            return workshop.inspect(self.repository.format, path, staged)
+        except BaseException:
+            self.discard(staged)
+            raise
+
     def publish(self, publication: Publication) -> Published:
-        self.check(Action.PUBLISH, publication.package)
-        return publish.publish(self.repository, self.actor, self._actions, publication)
+        target = self._check_write(Action.PUBLISH, publication.package)
+        return publish.publish(target, self.actor, self._target_actions, publication)
+
+    def annotate(self, package: str, versions: Mapping[str, Mapping[str, object]]) -> None:
+        annotate.annotate(self._check_write(Action.PUBLISH, package), self.actor, package, versions)
+
+    def set_tag(self, ref: TagRef, version: str) -> None:
+        publish.set_tag(self._check_write(Action.PUBLISH, ref.package), self.actor, ref, version)
+
+    def sign(self, payload: bytes) -> tuple[str, str]:
+        return registry_keys.sign(payload)
+
+    def registry_keys(self) -> Sequence[RegistryKey]:
+        return registry_keys.public_keys()
+
+    @property
+    def account(self) -> OwnAccount:
+        return OwnAccount(self.actor, self.repository)
 
     def attach(self, package: str, path: str, staged: Staged, *, media_type: str = "") -> None:
-        self.check(Action.PUBLISH, package)
+        target = self._check_write(Action.PUBLISH, package)
         session = self._pending_uploads.pop(staged.storage_key, "")
         try:
-            publish.attach(self.repository, self.actor, package, path, staged, media_type=media_type, upload_id=session)
+            publish.attach(target, self.actor, package, path, staged, media_type=media_type, upload_id=session)
         except BaseException:
             if session:
                 upload.release(session)
             raise
 
     def mount(self, package: str, path: str, source: str | None) -> bool:
-        self.check(Action.PUBLISH, package)
+        target = self._check_write(Action.PUBLISH, package)
         if source is not None:
             found = self._readable_file(source, path)
         else:
@@ -118,9 +251,7 @@ class RepositoryHandle:
             found = selectors.readable_artifact(readable, path, prefer_namespace=self.repository.namespace_id)
         if found is None or not publish.is_whole(found):
             return False
-        publish.attach(
-            self.repository, self.actor, package, path, None, blob_id=found.blob_id, media_type=found.media_type
-        )
+        publish.attach(target, self.actor, package, path, None, blob_id=found.blob_id, media_type=found.media_type)
         return True
 
     def _readable_file(self, name: str, path: str) -> Artifact | None:
@@ -139,40 +270,84 @@ class RepositoryHandle:
     # upload sessions
 
     def begin_upload(self, package: str, algorithm: str = "sha256") -> UploadState:
-        self.check(Action.PUBLISH, package)
-        return upload.begin(self.repository, self.actor, package, algorithm)
+        return upload.begin(self._check_write(Action.PUBLISH, package), self.actor, package, algorithm)
 
     def upload(self, package: str, upload_id: str) -> UploadState:
-        self.check(Action.PUBLISH, package)
-        return upload.state_of(self.repository, self.actor, package, upload_id)
+        return upload.state_of(self._check_write(Action.PUBLISH, package), self.actor, package, upload_id)
 
     def open_session(self, plan: SessionBody) -> SessionSink:
-        self.check(Action.PUBLISH, plan.package)
-        return upload.open_session(self.repository, self.actor, plan)
+        return upload.open_session(self._check_write(Action.PUBLISH, plan.package), self.actor, plan)
 
     def finish_upload(self, package: str, upload_id: str, expect: str) -> Staged:
-        self.check(Action.PUBLISH, package)
-        staged = upload.finish(self.repository, self.actor, package, upload_id, Digest.parse(expect))
+        target = self._check_write(Action.PUBLISH, package)
+        staged = upload.finish(target, self.actor, package, upload_id, Digest.parse(expect))
         self._pending_uploads[staged.storage_key] = upload_id
         return staged
 
     def cancel_upload(self, package: str, upload_id: str) -> None:
-        self.check(Action.PUBLISH, package)
-        upload.cancel(self.repository, self.actor, package, upload_id)
+        upload.cancel(self._check_write(Action.PUBLISH, package), self.actor, package, upload_id)
 
     # removing
 
     def remove_tag(self, ref: TagRef) -> None:
-        self.check(Action.DELETE, ref.package)
-        delete.remove_tag(self.repository, self.actor, ref)
+        delete.remove_tag(self._check_removal(ref.package), self.actor, ref)
 
     def remove_version(self, ref: VersionRef) -> None:
-        self.check(Action.DELETE, ref.package)
-        delete.remove_version(self.repository, self.actor, ref)
+        delete.remove_version(self._check_removal(ref.package), self.actor, ref)
+
+    def remove_versions(self, package: str, versions: Sequence[str], *, if_revision: int | None = None) -> None:
+        delete.remove_versions(self._check_removal(package), self.actor, package, versions, if_revision=if_revision)
 
     def remove_file(self, ref: FileRef, *, if_match: frozenset[str] | None = None) -> None:
-        self.check(Action.DELETE, ref.package)
-        delete.remove_file(self.repository, self.actor, ref, if_match=if_match)
+        delete.remove_file(self._check_removal(ref.package), self.actor, ref, if_match=if_match)
+
+    def _check_removal(self, package: str) -> Repository:
+        """Nothing is removed through a virtual repository: which member's would it be?"""
+        self.check(Action.DELETE, package)
+        if self.repository.type == Repository.Type.VIRTUAL:
+            raise MethodNotAllowed(
+                f"'{self.repository.key}' is virtual: remove it from the member that has it", allow=["GET", "HEAD"]
+            )
+        return self.target
+
+
+def own_options(repository: Repository) -> dict[str, Any]:
+    """The format's options of a repository, without those that a type has for every format."""
+    return {name: value for name, value in repository.options.items() if name not in VIRTUAL_OPTIONS}
+
+
+VIRTUAL_OPTIONS = frozenset({"strict", "allow_remote_names"})
+
+
+def write_target(repository: Repository) -> Repository:
+    """Where writes to the repository go. Raises MethodNotAllowed where nothing can be written."""
+    if repository.type == Repository.Type.LOCAL:
+        return repository
+    if repository.type == Repository.Type.REMOTE:
+        raise MethodNotAllowed(
+            f"'{repository.key}' shows what an upstream has; publish to a local repository", allow=["GET", "HEAD"]
+        )
+    if repository.deploy_target is None:
+        raise MethodNotAllowed(
+            f"'{repository.key}' is virtual and has no deploy target; publish to one of its members",
+            allow=["GET", "HEAD"],
+        )
+    return repository.deploy_target
+
+
+def cache_headers(freshness: Freshness | None, gaps: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """What a client is told of an upstream's document (RFC 9211), and that it should not keep what is stale or partial."""
+    headers: list[tuple[str, str]] = []
+    if freshness is not None:
+        status = "fwd=miss" if freshness.status == "miss" else "hit"
+        detail = f"; detail={freshness.detail}" if freshness.detail else ""
+        headers.append(("Cache-Status", f"repoman; {status}; ttl={freshness.ttl}{detail}"))
+        headers.append(("Age", str(freshness.age)))
+    if gaps:
+        headers.append(("X-Repoman-Incomplete", ", ".join(gaps)))
+    if gaps or (freshness is not None and freshness.status == "stale"):
+        headers.append(("Cache-Control", "no-store" if gaps else "no-cache"))
+    return tuple(headers)
 
 
 class SiteHandle:

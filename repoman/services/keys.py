@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repoman.access import epoch, registry_tokens, secrets
-from repoman.access.models import SigningKey
+from repoman.access.models import PublishingKey, SigningKey
 from repoman.catalog.models import Repository
 from repoman.core.actor import Actor
 from repoman.events.record import record
@@ -34,6 +34,10 @@ def _encrypt_anew() -> int:
     for key in SigningKey.objects.exclude(secret_key_id=current):
         sealed = secrets.encrypt(secrets.decrypt(secrets.Sealed(key.secret_key_id, key.private)))
         SigningKey.objects.filter(pk=key.pk).update(private=sealed.ciphertext, secret_key_id=sealed.key_id)
+        count += 1
+    for own in PublishingKey.objects.exclude(secret_key_id=current):
+        sealed = secrets.encrypt(secrets.decrypt(secrets.Sealed(own.secret_key_id, own.private)))
+        PublishingKey.objects.filter(pk=own.pk).update(private=sealed.ciphertext, secret_key_id=sealed.key_id)
         count += 1
     for repository in Repository.objects.select_for_update().exclude(remote=None):
         remote = dict(repository.remote or {})

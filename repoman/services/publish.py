@@ -7,17 +7,27 @@ revision → rows → events. Bytes are durable before it starts; objects that l
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from repoman.blobs import store
 from repoman.blobs.models import Blob
 from repoman.catalog import selectors, writes
-from repoman.catalog.models import Artifact, Package, Repository, Tag, Version
+from repoman.catalog.models import Artifact, Burned, Package, Repository, Tag, Version, VersionArtifact
 from repoman.core import clock
 from repoman.core.actor import Action, Actor
-from repoman.core.errors import Conflict, ContentInvalid, ContentMissing, Forbidden, PreconditionFailed, UploadNotFound
-from repoman.core.format import handler_for
+from repoman.core.errors import (
+    Conflict,
+    ContentInvalid,
+    ContentMissing,
+    Forbidden,
+    PreconditionFailed,
+    UploadNotFound,
+    VersionNotFound,
+)
+from repoman.core.format import FormatHandler, handler_for
 from repoman.core.records import NewFile, NewVersion, Publication, Published, Staged
+from repoman.core.refs import TagRef
 from repoman.db.prepared import Prepared
 from repoman.events.record import record
 from repoman.policy import gates, quota
@@ -55,10 +65,19 @@ class _Change:
     created: bool = False
     surplus: list[str] = field(default_factory=list)
 
+    @property
+    def handler(self) -> FormatHandler:
+        return handler_for(self.repository.format)
+
     def stamp(self) -> int:
         if self.revision is None:
             self.revision = writes.next_revision(self.repository)
         return self.revision
+
+    def finish(self, package: Package) -> None:
+        """To be called last: if anything visible changed, the package says so."""
+        if self.revision is not None:
+            writes.stamp_package(package.pk, self.revision, self.moment)
 
 
 def damaged_keys(staged: list[Staged]) -> frozenset[str]:
@@ -81,17 +100,25 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
 
     def block() -> _Change:
         blobs, surplus = writes.claim_staged(staged, damaged)
-        package = writes.package(repository, publication.package)
+        package = writes.package(repository, publication.package, display_name=publication.display_name)
         quota.hold(repository.namespace_id, blobs.values())
         change = _Change(writes.lock_repository(repository), actor, clock.now(), surplus=surplus)
+        if not change.handler.names_differ_by_case and package.revision == 0:
+            _refuse_twin(package)
         for new_file in publication.files:
             _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex])
         version = None
         if publication.version is not None:
             version = _put_version(change, publication, package, publication.version, blobs)
-        for tag in publication.tags:
+        wanted = publication.tags + tuple(
+            tag for tag in publication.default_tags if _live_tag.first(package.pk, tag) is None
+        )
+        for tag in dict.fromkeys(wanted):
             assert version is not None, "a tag needs a version to point to"
             _move_tag(change, package, tag, version)
+        if publication.package_metadata is not None:
+            _describe_package(change, package, publication.package_metadata)
+        change.finish(package)
         return change
 
     try:
@@ -101,6 +128,30 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         raise
     store.discard(change.surplus)
     return Published(change.revision or change.repository.revision, change.created, change.replaced)
+
+
+def _refuse_twin(package: Package) -> None:
+    """A name that another one has but for case would be a trap for people."""
+    others = Package.objects.filter(repository_id=package.repository_id, name__iexact=package.name)
+    twin = others.exclude(pk=package.pk).values_list("name", flat=True).first()
+    if twin is not None:
+        raise Conflict(f"'{package.name}' differs only by case from '{twin}', which is there")
+
+
+def _describe_package(change: _Change, package: Package, metadata: Mapping[str, object]) -> None:
+    merged = {**package.metadata, **metadata}
+    if merged != package.metadata:
+        change.stamp()
+        Package.objects.filter(pk=package.pk).update(metadata=merged)
+
+
+def _refuse_burned(package: Package, name: str) -> None:
+    if Burned.objects.filter(package=package, name=name).exists():
+        raise Conflict(
+            f"'{name}' of '{package.name}' was removed, and a name is not used twice; publish under another one, "
+            "or have it brought back (undelete)",
+            burned=True,
+        )
 
 
 def _is_orphan(key: str) -> bool:
@@ -126,10 +177,12 @@ def _put_file(
             raise Conflict(f"'{new.path}' is already published with other content", digest=f"sha256:{held}")
         if Action.DELETE not in actions:
             raise Forbidden(f"replacing '{new.path}' with other content needs the maintainer role")
-    elif handler_for(change.repository.format).files_are_packages:
+    elif change.handler.files_are_packages:
         clash = selectors.path_clash(change.repository.pk, new.path)
         if clash is not None:
             raise Conflict(f"'{new.path}' cannot be both a file and a folder: '{clash}' is there")
+    if live is None and change.handler.burns == "file":
+        _refuse_burned(package, new.path)
     revision = change.stamp()
     if live is not None:
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
@@ -142,6 +195,8 @@ def _put_file(
         held_by_version=new.held_by_version,
         metadata=dict(new.metadata),
         uploaded_by_id=change.actor.principal_id,
+        origin=publication.origin[:255],
+        upstream_published_at=new.published_at,
         first_seen_at=change.moment,
         touched_at=change.moment,
         added_revision=revision,
@@ -168,7 +223,11 @@ def _put_version(
         if blob is not None and live.blob_id != blob.pk:
             raise Conflict(f"version '{new.version}' of '{package.name}' is already published with other content")
         writes.touch(parts)
+        if change.handler.versions_own_files:
+            _extend(change, live, parts)
         return live
+    if change.handler.burns == "version":
+        _refuse_burned(package, new.version)
     revision = change.stamp()
     version = writes.insert_version(
         package=package,
@@ -179,6 +238,8 @@ def _put_version(
         subject=new.subject,
         metadata=dict(new.metadata),
         uploaded_by_id=change.actor.principal_id,
+        origin=publication.origin[:255],
+        upstream_published_at=new.published_at,
         first_seen_at=change.moment,
         added_revision=revision,
     )
@@ -194,6 +255,14 @@ def _put_version(
         bytes=blob.size if blob else None,
     )
     return version
+
+
+def _extend(change: _Change, version: Version, parts: list[Artifact]) -> None:
+    """A version that owns its files takes those of this publication besides those it has."""
+    known = set(VersionArtifact.objects.filter(version=version).values_list("artifact_id", flat=True))
+    new = [part for part in parts if part.pk not in known]
+    if new:
+        writes.link_parts(version, new, change.stamp())
 
 
 def _parts(publication: Publication, package: Package, new: NewVersion) -> list[Artifact]:
@@ -233,7 +302,7 @@ def _move_tag(change: _Change, package: Package, name: str, version: Version) ->
     live = _live_tag.first(package.pk, name)
     if live is not None and live.version_id == version.pk:
         return
-    options = handler_for(change.repository.format).parse_options(change.repository.options)
+    options = change.handler.parse_options(change.repository.options)
     if live is not None:
         gates.judge_tag_move(
             gates.TagMove(
@@ -259,6 +328,21 @@ def _move_tag(change: _Change, package: Package, name: str, version: Version) ->
         version=version.name,
         previous=live.version.name if live else "",
     )
+
+
+def set_tag(repository: Repository, actor: Actor, ref: TagRef, version_name: str) -> None:
+    """Point the tag at a live version of its package. Raises VersionNotFound, Forbidden (immutable)."""
+
+    def block() -> None:
+        change = _Change(writes.lock_repository(repository), actor, clock.now())
+        package = Package.objects.filter(repository=repository, name=ref.package).first()
+        version = _live_version.first(package.pk, version_name) if package is not None else None
+        if package is None or version is None:
+            raise VersionNotFound(f"{repository.key}/{ref.package} has no version '{version_name}'")
+        _move_tag(change, package, ref.tag, version)
+        change.finish(package)
+
+    write(block)
 
 
 def attach(

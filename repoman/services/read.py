@@ -10,7 +10,7 @@ from repoman.core import clock
 from repoman.core.errors import FileNotFound
 from repoman.core.records import FileEntry
 from repoman.core.refs import FileRef
-from repoman.sources.local import source_for
+from repoman.sources.local import LocalSource
 
 from .transactions import write
 
@@ -29,7 +29,7 @@ def needs_promise(touched_at: datetime.datetime) -> bool:
 
 def open_file(repository: Repository, ref: FileRef, *, promise: bool) -> FileEntry:
     """The file. With `promise`, its grace counts from now before we say that it is here."""
-    entry = source_for(repository).open(ref)
+    entry = LocalSource(repository).open(ref)
     if promise and needs_promise(entry.touched_at):
         write(lambda: _touch(repository, ref))
     return entry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from django.db.models import Q, QuerySet
 
@@ -16,15 +17,16 @@ from repoman.core import clock
 from repoman.core.actor import Action, Actor
 from repoman.core.errors import BadRequest, Conflict, RepositoryNotFound
 from repoman.core.format import FormatHandler, handlers
-from repoman.core.names import check_key_part
+from repoman.core.names import check_key_part, decode_target
 from repoman.events.record import record
 from repoman.jobs import queue
+from repoman.sources.base import Asked
+from repoman.sources.choose import source_for
 
 from . import accounts
+from .handle import VIRTUAL_OPTIONS
 from .transactions import write
 
-# Types that have a source which answers for them.
-SERVED_TYPES = frozenset({Repository.Type.LOCAL})
 REMOTE_FIELDS = {
     "url": str,
     "username": str,
@@ -89,16 +91,14 @@ def create_repository(
     check_key_part(name, "repository")
     handler = _handler(format)
     given = dict(options or {})
-    handler.parse_options(given)
     if type not in Repository.Type.values:
         raise BadRequest(f"there is no type '{type[:40]}'; there are: {', '.join(Repository.Type.values)}")
-    if type not in SERVED_TYPES:
-        raise BadRequest(f"{type} repositories are not available for the format '{format}' yet", field="type")
+    check_options(handler, type, given)
     if (remote is not None) != (type == Repository.Type.REMOTE):
         raise BadRequest("a remote repository, and no other, needs 'remote' with a 'url'", field="remote")
     if (members or deploy_target) and type != Repository.Type.VIRTUAL:
         raise BadRequest("only a virtual repository has 'members' and a 'deploy_target'", field="members")
-    stored_remote = _merged_remote(None, remote) if remote is not None else None
+    stored_remote = _merged_remote(handler, None, remote) if remote is not None else None
     key = f"{namespace.name}/{name}"
 
     def block() -> Repository:
@@ -158,11 +158,11 @@ def update_repository(actor: Actor, key: str, changes: Mapping[str, Any]) -> Rep
         if "options" in changes:
             merged = {**row.options, **changes["options"]}
             row.options = {name: value for name, value in merged.items() if value is not None}
-            handler.parse_options(row.options)
+            check_options(handler, row.type, row.options)
         if "remote" in changes:
             if row.type != Repository.Type.REMOTE:
                 raise BadRequest("only a remote repository has 'remote'", field="remote")
-            row.remote = _merged_remote(row.remote, changes["remote"] or {})
+            row.remote = _merged_remote(handler, row.remote, changes["remote"] or {})
         if row.type != Repository.Type.VIRTUAL and (changes.get("members") or changes.get("deploy_target")):
             raise BadRequest("only a virtual repository has 'members' and a 'deploy_target'", field="members")
         row.save(update_fields=["description", "anonymous_read", "state", "options", "remote"])
@@ -182,8 +182,30 @@ def update_repository(actor: Actor, key: str, changes: Mapping[str, Any]) -> Rep
 # --- remotes and virtuals --------------------------------------------------------------------------------------------
 
 
-def _merged_remote(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the row keeps: `given` over `stored`. The password is sealed; absent it stays, null clears it."""
+def check_options(handler: FormatHandler, type: str, given: Mapping[str, object]) -> None:
+    """The format's options and, of a virtual repository, its own (`strict`, `allow_remote_names`). Raises BadRequest."""
+    own = {name: value for name, value in given.items() if name in VIRTUAL_OPTIONS}
+    handler.parse_options({name: value for name, value in given.items() if name not in VIRTUAL_OPTIONS})
+    if own and type != Repository.Type.VIRTUAL:
+        raise BadRequest(f"'{sorted(own)[0]}' is an option of virtual repositories", field="options")
+    if not isinstance(own.get("strict", True), bool):
+        raise BadRequest("option 'strict' must be true or false", field="options.strict")
+    names = own.get("allow_remote_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= 255 for name in names):
+        raise BadRequest("option 'allow_remote_names' must be a list of name patterns", field="options")
+
+
+# What makes an upstream another one: what was learnt before does not count any more.
+_IDENTIFYING = ("url", "username", "password")
+
+
+def _merged_remote(
+    handler: FormatHandler, stored: Mapping[str, Any] | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the row keeps: `given` over `stored`. The password is sealed; absent it stays, null clears it.
+
+    `generation` is ours: it grows when another upstream, or another of its users, is asked from now on.
+    """
     merged = dict(stored or {})
     for name, value in given.items():
         if name not in REMOTE_FIELDS:
@@ -199,7 +221,29 @@ def _merged_remote(stored: Mapping[str, Any] | None, given: Mapping[str, Any]) -
             merged[name] = value
     if not merged.get("url"):
         raise BadRequest("a remote repository needs a 'url'", field="remote.url")
+    merged["url"] = _checked_url(handler, str(merged["url"]))
+    before = dict(stored or {})
+    changed = any(name in given and merged.get(name) != before.get(name) for name in _IDENTIFYING)
+    merged["generation"] = int(before.get("generation", 0)) + (1 if changed and stored is not None else 0)
     return merged
+
+
+def _checked_url(handler: FormatHandler, url: str) -> str:
+    """An http(s) address without credentials, query or fragment. Raises BadRequest."""
+    try:
+        parts = urlsplit(url)
+        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_sound = False
+    if not is_sound or len(url) > 2000 or any(ord(character) <= 32 or ord(character) == 127 for character in url):
+        raise BadRequest("a remote's 'url' must be http://host/… or https://host/…", field="remote.url")
+    if parts.username or parts.password:
+        raise BadRequest(
+            "give user name and password as 'username' and 'password', not in the 'url'", field="remote.url"
+        )
+    if parts.query or parts.fragment:
+        raise BadRequest("a remote's 'url' has no query and no fragment", field="remote.url")
+    return handler.check_remote(url)
 
 
 def _fits(value: object, wanted: type) -> bool:
@@ -315,4 +359,22 @@ def explain(actor: Actor, key: str, *, subject: str | None, action: Action, path
             reasons = said["reasons"]
             assert isinstance(reasons, list)
             return {**said, "path": path, "allowed": False, "reasons": ["the account is disabled", *reasons]}
-    return {**permissions.explain(asked, found, action), "path": path}
+    said = {**permissions.explain(asked, found, action), "path": path}
+    if path and action is Action.READ and said["allowed"]:
+        said["sources"] = _sources(found, asked, path)
+    return said
+
+
+def _sources(repository: Repository, asked: Actor, path: str) -> list[dict[str, object]]:
+    """Where what the path names would come from, for this caller: found out without asking any upstream."""
+    handler = handlers().get(repository.format)
+    if handler is None:
+        return []
+    plain = decode_target(handler.plain_target(b"/" + quote(path, safe="/%@:+~!$&'()*,;=").encode()))[1:]
+    for route in handler.routes:
+        match = route.regex.match(plain)
+        if match is not None and "GET" in route.methods and route.ref is not None:
+            ref = route.ref(**match.groupdict())
+            if ref is not None:
+                return source_for(repository, Asked(asked)).explain(ref)
+    return []

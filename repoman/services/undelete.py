@@ -12,10 +12,11 @@ from typing import Any
 from repoman.access import permissions
 from repoman.blobs.models import Blob
 from repoman.catalog import writes
-from repoman.catalog.models import Artifact, Repository, Tag, Version, VersionArtifact
+from repoman.catalog.models import Artifact, Burned, Repository, Tag, Version, VersionArtifact
 from repoman.core import clock
 from repoman.core.actor import Action, Actor
 from repoman.core.errors import NotFound
+from repoman.core.format import handler_for
 from repoman.events.record import record
 from repoman.policy import quota
 
@@ -68,6 +69,11 @@ def _undelete(repository: Repository, revision: int, actor: Actor) -> Undeleted:
         change.tag(tag)
     outcome = change.outcome
     if outcome.revision is not None:
+        rows: list[Any] = [*artifacts, *versions, *tags]
+        for package_id in {row.package_id for row in rows}:
+            writes.stamp_package(package_id, outcome.revision, change.moment)
+            names = [row.path for row in artifacts] + [row.name for row in versions]
+            Burned.objects.filter(package_id=package_id, name__in=names).delete()
         record(
             "repository:undelete",
             actor=actor,
@@ -114,12 +120,14 @@ class _Restoration:
         self._restored("file", row.package.name, row.path)
         # A file that no version named had no revision of its own, and needs none now.
         added = self._stamp() if row.added_revision is not None or not row.held_by_version else None
-        return self._copy(row, touched_at=self.moment, added_revision=added)
+        return writes.copy_live(row, touched_at=self.moment, added_revision=added)
 
     def version(self, row: Version) -> None:
         live = Version.objects.filter(package=row.package, name=row.name, removed_revision=None).first()
         if live is not None:
             same = live.blob_id == row.blob_id
+            if same and handler_for(self.repository.format).versions_own_files and self._rejoin(row, live):
+                return
             reason = "it is there already" if same else "another version has its name now"
             self._skipped("version", row.package.name, row.name, reason)
             return
@@ -130,9 +138,19 @@ class _Restoration:
         if any(part is None for part in parts):
             self._skipped("version", row.package.name, row.name, "one of its files cannot be brought back")
             return
-        copy = self._copy(row, added_revision=self._stamp())
+        copy = writes.copy_live(row, added_revision=self._stamp())
         VersionArtifact.objects.bulk_create([VersionArtifact(version=copy, artifact=part) for part in parts])
         self._restored("version", row.package.name, row.name)
+
+    def _rejoin(self, row: Version, live: Version) -> bool:
+        """Give the live version the files of the closed one that have come back. False where it has them all."""
+        known = set(VersionArtifact.objects.filter(version=live).values_list("artifact_id", flat=True))
+        parts = [self._part(part) for part in row.artifacts.select_related("package").order_by("pk")]
+        new = [part for part in parts if part is not None and part.pk not in known]
+        VersionArtifact.objects.bulk_create([VersionArtifact(version=live, artifact=part) for part in new])
+        if new:
+            self._restored("version", row.package.name, row.name)
+        return bool(new)
 
     def _part(self, row: Artifact) -> Artifact | None:
         """The live file a version that comes back names: the very row, or what stands for it now."""
@@ -153,12 +171,3 @@ class _Restoration:
             return
         writes.add_tag(target, row.name, self._stamp(), self.actor.principal_id)
         self._restored("tag", row.package.name, row.name)
-
-    def _copy(self, row: Any, **changes: Any) -> Any:
-        """A live copy: the same content, with who brought it first and when, under a new revision."""
-        kept = {
-            each.attname: getattr(row, each.attname)
-            for each in row._meta.concrete_fields
-            if each.attname not in ("id", "removed_revision", "removed_at", "added_revision", *changes)
-        }
-        return type(row).objects.create(**kept, **changes)

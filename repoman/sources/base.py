@@ -1,26 +1,52 @@
 """Where a repository's content comes from. Local, remote and virtual are three sources behind one read door.
 
-A source answers for what is *there*; permission, gates and promises are the services' business. `remote.py` and
-`virtual.py` will stand beside `local.py` and be chosen by `Repository.type` in `source_for`.
+A source answers for what is *there*; permission, gates and promises are the services' business. None of them waits for a
+network: what has to be asked of an upstream first is raised as `NeedFetch`, and found in `Asked.outcomes` afterwards.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from repoman.core.records import FileEntry, Listing, VersionEntry
+from repoman.core.actor import Actor
+from repoman.core.fetch import Outcome
+from repoman.core.records import FileEntry, Freshness, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
+
+
+@dataclass(slots=True)
+class Asked:
+    """Who asks, and what upstreams have answered in this request already (by plan key). `is_head`: no bytes are wanted."""
+
+    actor: Actor
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    is_head: bool = False
 
 
 class Source(ABC):
     @abstractmethod
     def open(self, ref: FileRef) -> FileEntry:
-        """Raises FileNotFound or PackageNotFound."""
+        """Raises FileNotFound or PackageNotFound, NeedFetch, and what upstreams fail with."""
 
     @abstractmethod
     def resolve(self, ref: TagRef | VersionRef) -> VersionEntry:
-        """Raises VersionNotFound or PackageNotFound."""
+        """Raises VersionNotFound or PackageNotFound; and as `open`."""
 
     @abstractmethod
     def listing(self, ref: ListingRef) -> Listing:
-        """Raises PackageNotFound where the format tells an empty package from none."""
+        """Raises PackageNotFound where the format tells an empty package from none; and as `open`."""
+
+    @abstractmethod
+    def mark(self, ref: ListingRef) -> str:
+        """A text that stands still while `listing(ref)` gives the same records. Cheap. Raises as `listing`."""
+
+    def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
+        """How the documents that `listing(ref)` is made of stand, and which members it had to do without."""
+        return None, ()
+
+    def explain(self, ref: FileRef | TagRef | VersionRef | ListingRef) -> list[dict[str, object]]:
+        """Where that would come from, as plain JSON, without asking anybody: one line for each repository that has a
+        say, in the order they are asked."""
+        return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repoman.catalog import selectors
 from repoman.catalog.models import Repository
-from repoman.core.errors import BadRequest, FileNotFound, PackageNotFound, VersionNotFound
+from repoman.core.errors import BadRequest, FileNotFound, NotFound, PackageNotFound, VersionNotFound
 from repoman.core.records import FileEntry, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
@@ -35,30 +35,52 @@ class LocalSource(Source):
         return selectors.version_entry(row)
 
     def listing(self, ref: ListingRef) -> Listing:
-        if ref.kind == "folder":
-            return self._folder(ref)
-        if ref.kind == "tags":
-            found = selectors.tags(self._repository.pk, ref.package, after=ref.after, limit=ref.limit)
-            if not found.entries and not selectors.package_exists(self._repository.pk, ref.package):
-                raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
-            return found
-        if ref.kind == "referrers":
-            subject = next(value for key, value in ref.arguments if key == "subject")
-            types = [value for key, value in ref.arguments if key == "artifactType"]
-            return selectors.referrers(
-                self._repository.pk, ref.package, subject, types, after=ref.after, limit=ref.limit
-            )
+        match ref.kind:
+            case "versions":
+                found = selectors.versions(self._repository.pk, ref.package)
+                if found is None:
+                    raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
+                return found
+            case "packages":
+                q = next((value for key, value in ref.arguments if key == "q"), "")
+                return selectors.packages(self._repository.pk, q=q, after=ref.after, limit=ref.limit)
+            case "folder":
+                return self._folder(ref)
+            case "tags":
+                tags = selectors.tags(self._repository.pk, ref.package, after=ref.after, limit=ref.limit)
+                if not tags.entries and not selectors.package_exists(self._repository.pk, ref.package):
+                    raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
+                return tags
+            case "referrers":
+                subject = next(value for key, value in ref.arguments if key == "subject")
+                types = [value for key, value in ref.arguments if key == "artifactType"]
+                return selectors.referrers(
+                    self._repository.pk, ref.package, subject, types, after=ref.after, limit=ref.limit
+                )
         raise BadRequest(f"no listing of the kind '{ref.kind}'")
+
+    def mark(self, ref: ListingRef) -> str:
+        if ref.kind == "versions":
+            row = selectors.package(self._repository.pk, ref.package)
+            if row is None:
+                raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
+            return f"{row.pk}.{row.revision}"
+        return f"r{self._repository.pk}.{self._repository.revision}"
+
+    def explain(self, ref: FileRef | TagRef | VersionRef | ListingRef) -> list[dict[str, object]]:
+        try:
+            if isinstance(ref, FileRef):
+                self.open(ref)
+            elif isinstance(ref, ListingRef):
+                self.listing(ref)
+            else:
+                self.resolve(ref)
+        except NotFound:
+            return [{"repository": self._repository.key, "type": "local", "outcome": "does not have it"}]
+        return [{"repository": self._repository.key, "type": "local", "outcome": "has it"}]
 
     def _folder(self, ref: ListingRef) -> Listing:
         found = selectors.folder(self._repository.pk, ref.package, after=ref.after, limit=ref.limit)
         if not found.entries and ref.package and not selectors.folder_exists(self._repository.pk, ref.package):
             raise FileNotFound(f"{self._repository.key} has no folder '{ref.package}'")
         return found
-
-
-def source_for(repository: Repository) -> Source:
-    """The source that answers for this repository."""
-    if repository.type != Repository.Type.LOCAL:
-        raise BadRequest(f"{repository.type} repositories are not served by this version")
-    return LocalSource(repository)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import re
@@ -46,7 +45,7 @@ QUEUE_SECONDS = 30.0
 ADOPTION_SECONDS = 120.0
 LEAST_BYTES_PER_SECOND = 256  # averaged over read_timeout; less is a connection kept busy for nothing
 DOCUMENT_TIMEOUTS = 10  # a document takes at most so many times read_timeout
-_BY_STRENGTH = ("sha512", "sha384", "sha256", "sha224", "sha1", "md5")
+_BY_STRENGTH = ("sha512", "sha384", "sha256", "blake2b_256", "sha224", "sha1", "md5")
 
 Run = Callable[..., Awaitable[Any]]
 """(function, *arguments) → its result, from a thread where blocking is allowed (`Pool.run`)."""
@@ -739,7 +738,12 @@ def check_is_content(plan: Plan, host: str, beginning: bytes) -> None:
 
 
 def _hexdigests(body: bytearray, algorithms: list[str]) -> dict[str, str]:
-    return {name: hashlib.new(name, body, usedforsecurity=False).hexdigest() for name in algorithms}
+    found = {}
+    for name in algorithms:
+        hasher = store.hasher(name)
+        hasher.update(body)
+        found[name] = hasher.hexdigest()
+    return found
 
 
 def _failed(flight: Flight, error: RepomanError) -> Outcome:

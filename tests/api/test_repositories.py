@@ -13,7 +13,6 @@ from repoman.core import clock
 from repoman.core.actor import Actor
 from repoman.events.models import Event
 from repoman.jobs.models import JobRun
-from repoman.services import repositories
 from tests.service.content import push, put, release
 
 from .conftest import Caller
@@ -114,12 +113,6 @@ def test_anonymous_callers_read_what_is_public(admin: Caller, nobody: Caller, ra
 # --- virtual repositories: general checks, before any format serves them ----------------------------------------------
 
 
-@pytest.fixture
-def virtuals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repositories, "SERVED_TYPES", frozenset(Repository.Type))
-
-
-@pytest.mark.usefixtures("virtuals")
 def test_members_are_checked_and_deletion_names_who_contains_a_repository(
     admin: Caller, images: str, raw: str, make_user: Any
 ) -> None:

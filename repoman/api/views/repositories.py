@@ -16,6 +16,7 @@ from repoman.core.actor import Action
 from repoman.core.errors import BadRequest
 from repoman.core.format import handlers
 from repoman.services import contents, repositories
+from repoman.services.handle import own_options
 from repoman.services.undelete import undelete
 
 from ..base import ApiView, Parameter, call
@@ -83,8 +84,12 @@ def show_repository(row: RepositoryRow, base_url: str, seen: QuerySet[Repository
     target = row.deploy_target.key if is_virtual and row.deploy_target is not None else None
     remote = None
     if row.remote is not None:
-        remote = {name: value for name, value in row.remote.items() if name != "password"}
-    options = dataclasses.asdict(handler.parse_options(row.options)) if handler is not None else dict(row.options)
+        remote = {name: value for name, value in row.remote.items() if name not in ("password", "generation")}
+    options = dict(row.options)
+    if handler is not None:
+        options = dataclasses.asdict(handler.parse_options(own_options(row)))
+        if is_virtual:
+            options |= {"strict": True, "allow_remote_names": []} | row.options
     return {
         "namespace": row.namespace.name,
         "name": row.name,

@@ -1,0 +1,398 @@
+"""Content of an upstream: what is held here, and plans for what is not.
+
+Freshness follows RFC 9111 with the remote's own limits: a document is *fresh* for `metadata_ttl` (less where the upstream
+says so), then asked for again with its validators, and served *stale* for `stale_for` more while the upstream fails. Files
+are fixed: once held they are never asked for again, except where the format's files change (`files_change`).
+
+Only "not there", said by the upstream, is remembered as such, for `negative_ttl`, in this process's memory: anybody can
+ask for any number of names. Everything else that goes wrong is an error, never a 404.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from repoman.catalog import selectors
+from repoman.catalog.models import Repository
+from repoman.core import clock
+from repoman.core.digest import HEX_LENGTH, Digest
+from repoman.core.errors import (
+    FileNotFound,
+    NotFound,
+    PackageNotFound,
+    RepomanError,
+    Unavailable,
+    UpstreamFailed,
+    VersionNotFound,
+)
+from repoman.core.fetch import NeedFetch, Plan, Ref, UpstreamRequest
+from repoman.core.format import handler_for
+from repoman.core.records import BlobRef, Entry, FileEntry, Freshness, ListedFile, Listing, VersionEntry
+from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
+
+from . import state
+from .base import Asked, Source
+from .models import UpstreamDocument
+from .records import load_listing
+
+RECHECK_SECONDS = 10  # a listing that lacks a file somebody asks for by name is asked again if it is older than this
+KEY_CHARACTERS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A remote's own settings (DECISIONS: `remote`), all times in seconds."""
+
+    url: str
+    metadata_ttl: int = 300
+    negative_ttl: int = 60
+    stale_for: int = 604_800
+    offline: bool = False
+    generation: int = 0
+
+    @classmethod
+    def of(cls, remote: Mapping[str, Any] | None) -> Limits:
+        given = dict(remote or {})
+        known = {name: given[name] for name in cls.__dataclass_fields__ if given.get(name) is not None}
+        return cls(**known)
+
+
+def document_key(ref: Ref) -> str:
+    """The name under which an UpstreamDocument keeps what it says of `ref`."""
+    match ref:
+        case ListingRef(kind, package, _, _, arguments):
+            text = f"{kind}:{package}" + "".join(f"|{name}={value}" for name, value in arguments if name == "subject")
+        case TagRef(package, tag):
+            text = f"tag:{package}:{tag}"
+        case VersionRef(package, version):
+            text = f"version:{package}:{version}"
+        case FileRef(package, path):
+            text = f"file:{package}:{path}"
+    if len(text) > KEY_CHARACTERS:
+        text = f"{text[: KEY_CHARACTERS - 72]}#{Digest.of(text.encode()).hex}"
+    return text
+
+
+class RemoteSource(Source):
+    def __init__(self, repository: Repository, asked: Asked) -> None:
+        self._repository = repository
+        self._asked = asked
+        self._handler = handler_for(repository.format)
+        self._limits = Limits.of(repository.remote)
+
+    @cached_property
+    def _options(self) -> Any:
+        return self._handler.parse_options(self._repository.options)
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def open(self, ref: FileRef) -> FileEntry:
+        row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
+        is_held = row is not None and row.blob.state == row.blob.State.PRESENT
+        if row is not None and is_held:
+            if not self._handler.files_change or self._is_current(ref):
+                return selectors.file_entry(row)
+        listed = self._listed(ref) if self._handler.is_listed else None
+        plan = self._file_plan(ref, listed, is_held=is_held)
+        outcome = self._asked.outcomes.get(plan.key)
+        if outcome is None:
+            if self._asked.is_head and listed is not None and listed.size is not None:
+                return self._arriving(ref, plan, listed.size, listed)
+            trouble = self._trouble(document_key(ref))
+            if trouble is None:
+                raise NeedFetch((plan,))
+        elif outcome.error is None:
+            if outcome.is_arriving:
+                return self._arriving(ref, plan, -1 if outcome.size is None else outcome.size, listed)
+            row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
+            if row is not None:
+                return selectors.file_entry(row)
+            raise UpstreamFailed(f"'{ref.path}' was fetched but could not be kept")
+        else:
+            trouble = outcome.error
+        if isinstance(trouble, NotFound):
+            raise FileNotFound(f"{self._repository.key} has no file '{ref.path}': {trouble.message}")
+        if row is not None and is_held and self._may_be_stale(document_key(ref)):
+            return selectors.file_entry(row)
+        raise trouble
+
+    def _is_current(self, ref: FileRef) -> bool:
+        """Of a file that may change: whether the upstream confirmed it lately, or does not answer."""
+        document = self._row(document_key(ref))
+        return document is not None and document.fresh_until > clock.now()
+
+    def _listed(self, ref: FileRef) -> ListedFile:
+        """The file as the upstream's listing names it. Raises FileNotFound, and as `listing`."""
+        about = ListingRef("versions", ref.package)
+        document, _ = self._document(about)
+        found = find_file(load_listing(document), ref.path)
+        if found is not None:
+            return found[1]
+        plan = self._listing_plan(about, document)
+        age = (clock.now() - document.checked_at).total_seconds()
+        if age > RECHECK_SECONDS and plan.key not in self._asked.outcomes and self._trouble() is None:
+            raise NeedFetch((plan,))
+        raise FileNotFound(f"{self._repository.key} has no file '{ref.path}'")
+
+    def _file_plan(self, ref: FileRef, listed: ListedFile | None, *, is_held: bool) -> Plan:
+        if listed is not None:
+            request = UpstreamRequest(url=listed.url)
+        else:
+            request = self._handler.upstream(ref, self._options)
+        document = self._row(document_key(ref)) if is_held and self._handler.files_change else None
+        digests = dict(listed.digests) if listed is not None else {}
+        algorithm, _, encoded = ref.path.partition(":")
+        if not digests and self._handler.version_by_digest and len(encoded) == HEX_LENGTH.get(algorithm):
+            digests = {algorithm: encoded}
+        is_probe = self._asked.is_head and not self._handler.files_change
+        return self._plan(
+            "probe" if is_probe else "file",
+            ref,
+            request,
+            method="HEAD" if is_probe else "GET",
+            digests=digests,
+            size=listed.size if listed is not None else None,
+            etag=document.etag if document is not None else "",
+            last_modified=document.last_modified if document is not None else "",
+        )
+
+    def _arriving(self, ref: FileRef, plan: Plan, size: int, listed: ListedFile | None) -> FileEntry:
+        """A file that is on its way: what can be said of it before its bytes are here."""
+        metadata = dict(listed.metadata) if listed is not None else {}
+        hex_digest = plan.digests.get("sha256", "")
+        now = clock.now()
+        blob = BlobRef(Digest.sha256(hex_digest), size, "", "", flight=plan.key)
+        published = listed.published_at if listed is not None and listed.published_at is not None else now
+        return FileEntry(ref.package, ref.path, blob, created_at=published, touched_at=now, metadata=metadata)
+
+    # --- versions and tags -------------------------------------------------------------------------------------------
+
+    def resolve(self, ref: TagRef | VersionRef) -> VersionEntry:
+        if isinstance(ref, VersionRef):
+            return self._version(ref)
+        held = selectors.live_tagged(self._repository.pk, ref.package, ref.tag)
+        document = self._row(document_key(ref))
+        if held is not None and document is not None and document.fresh_until > clock.now():
+            return selectors.version_entry(held)
+        request = self._handler.upstream(ref, self._options)
+        trouble = self._trouble(document_key(ref))
+        ask_first = self._plan("tag", ref, request, method="HEAD") if held is not None else None
+        fetch = self._plan("tag", ref, request)
+        for plan in (ask_first, fetch):
+            if plan is None:
+                continue
+            outcome = self._asked.outcomes.get(plan.key)
+            if outcome is None:
+                if trouble is None:
+                    raise NeedFetch((plan,))
+                break
+            trouble = outcome.error
+            if trouble is not None:
+                break
+            held = selectors.live_tagged(self._repository.pk, ref.package, ref.tag)
+            document = self._row(document_key(ref))
+            if held is not None and document is not None and document.fresh_until > clock.now():
+                return selectors.version_entry(held)
+        if isinstance(trouble, NotFound):
+            raise VersionNotFound(f"{self._repository.key}/{ref.package} has no '{ref.tag}': {trouble.message}")
+        if held is not None and self._may_be_stale(document_key(ref)):
+            return selectors.version_entry(held)
+        raise trouble or UpstreamFailed(f"'{ref.package}:{ref.tag}' was fetched but could not be kept")
+
+    def _version(self, ref: VersionRef) -> VersionEntry:
+        row = selectors.live_version(self._repository.pk, ref.package, ref.version)
+        if row is not None and (row.blob is None or row.blob.state == row.blob.State.PRESENT):
+            return selectors.version_entry(row)
+        algorithm, _, encoded = ref.version.partition(":")
+        plan = self._plan("version", ref, self._handler.upstream(ref, self._options), digests={algorithm: encoded})
+        outcome = self._asked.outcomes.get(plan.key)
+        trouble = outcome.error if outcome is not None else self._trouble(document_key(ref))
+        if trouble is None and outcome is None:
+            raise NeedFetch((plan,))
+        if isinstance(trouble, NotFound):
+            raise VersionNotFound(f"{self._repository.key}/{ref.package} has no '{ref.version}': {trouble.message}")
+        if trouble is not None:
+            raise trouble
+        row = selectors.live_version(self._repository.pk, ref.package, ref.version)
+        if row is None:
+            raise UpstreamFailed(f"'{ref.package}@{ref.version}' was fetched but could not be kept")
+        return selectors.version_entry(row)
+
+    # --- listings ----------------------------------------------------------------------------------------------------
+
+    def listing(self, ref: ListingRef) -> Listing:
+        whole = whole_of(ref)
+        document, freshness = self._document(whole)
+        found = load_listing(document)
+        return replace(paged(found, ref), freshness=freshness)
+
+    def mark(self, ref: ListingRef) -> str:
+        document, _ = self._document(whole_of(ref))
+        return f"u{self._repository.pk}.{document.mark}"
+
+    def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
+        return self._document(whole_of(ref))[1], ()
+
+    def _document(self, ref: ListingRef) -> tuple[UpstreamDocument, Freshness]:
+        """The upstream's document, as fresh as it has to be. Raises NeedFetch, PackageNotFound, Unavailable, Upstream…"""
+        row = self._row(document_key(ref))
+        plan = self._listing_plan(ref, row)
+        outcome = self._asked.outcomes.get(plan.key)
+        if outcome is None:
+            if row is not None and row.fresh_until > clock.now():
+                return row, _freshness(row, "hit")
+            trouble = self._trouble(document_key(ref))
+            if trouble is None:
+                raise NeedFetch((plan,))
+        else:
+            if outcome.error is None and row is not None:
+                return row, _freshness(row, "hit" if outcome.is_not_modified else "miss")
+            trouble = outcome.error
+        if isinstance(trouble, NotFound):
+            raise PackageNotFound(f"{self._repository.key} has no '{ref.package}': {trouble.message}")
+        if row is not None and self._may_be_stale(document_key(ref)):
+            detail = "offline" if self._limits.offline else "stale-if-error"
+            return row, _freshness(row, "stale", detail)
+        raise trouble or UpstreamFailed(f"what the upstream says of '{ref.package}' was read but could not be kept")
+
+    def _listing_plan(self, ref: ListingRef, row: UpstreamDocument | None) -> Plan:
+        return self._plan(
+            "listing",
+            ref,
+            self._handler.upstream(ref, self._options),
+            etag=row.etag if row is not None else "",
+            last_modified=row.last_modified if row is not None else "",
+        )
+
+    # --- plans and trouble -------------------------------------------------------------------------------------------
+
+    def _plan(self, kind: str, ref: Ref, request: UpstreamRequest, *, method: str = "GET", **more: Any) -> Plan:
+        url = request.url or join(self._limits.url, request.path)
+        is_document = kind in ("listing", "tag", "version") and method == "GET"
+        return Plan(
+            repository_id=self._repository.pk,
+            key=f"{self._repository.pk}.{self._limits.generation}:{method}:{document_key(ref)}",
+            kind=kind,
+            ref=ref,
+            url=url,
+            method=method,
+            accept=request.accept,
+            is_document=is_document,
+            limit=request.limit if is_document else None,
+            **more,
+        )
+
+    def _row(self, key: str) -> UpstreamDocument | None:
+        row = UpstreamDocument.objects.filter(repository_id=self._repository.pk, key=key).first()
+        return row if row is not None and row.generation == self._limits.generation else None
+
+    def _may_be_stale(self, key: str) -> bool:
+        """Whether what is held may still be served although its time is over."""
+        row = self._row(key)
+        if row is None:
+            return False
+        if self._limits.offline:
+            return True
+        return row.fresh_until + datetime.timedelta(seconds=self._limits.stale_for) > clock.now()
+
+    def _trouble(self, key: str = "") -> RepomanError | None:
+        """Why the upstream is not to be asked now; None: it may be."""
+        if key and state.is_known_absent(self._repository.pk, self._limits.generation, key):
+            return NotFound("the upstream does not have it (remembered)")
+        if self._limits.offline:
+            return Unavailable(
+                f"the remote repository '{self._repository.key}' is set offline and does not hold this",
+                retry_after_seconds=60,
+            )
+        return None
+
+    def explain(self, ref: FileRef | TagRef | VersionRef | ListingRef) -> list[dict[str, object]]:
+        line: dict[str, object] = {"repository": self._repository.key, "type": "remote", "url": self._limits.url}
+        about: Ref = whole_of(ref) if isinstance(ref, ListingRef) else ref
+        if isinstance(ref, FileRef):
+            held = selectors.live_artifact(self._repository.pk, ref.package, ref.path) is not None
+            if self._handler.is_listed:
+                about = ListingRef("versions", ref.package)
+        elif isinstance(ref, TagRef):
+            held = selectors.live_tagged(self._repository.pk, ref.package, ref.tag) is not None
+        elif isinstance(ref, VersionRef):
+            held = selectors.live_version(self._repository.pk, ref.package, ref.version) is not None
+        else:
+            held = self._row(document_key(about)) is not None
+        row = self._row(document_key(about))
+        if row is not None:
+            ttl = int((row.fresh_until - clock.now()).total_seconds())
+            line["document"] = {"checked_at": row.checked_at.isoformat(), "ttl": ttl}
+            if isinstance(ref, FileRef) and self._handler.is_listed:
+                line["listed"] = find_file(load_listing(row), ref.path) is not None
+        trouble = self._trouble(document_key(about))
+        if trouble is not None:
+            line["trouble"] = trouble.message
+        if held:
+            line["outcome"] = "holds it"
+        elif isinstance(trouble, NotFound) or line.get("listed") is False:
+            line["outcome"] = "does not have it"
+        else:
+            line["outcome"] = "would be asked" if trouble is None else "cannot be asked"
+        return [line]
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def join(base: str, path: str) -> str:
+    """`path` below `base`. Raises UpstreamFailed for a path that would leave it."""
+    root = base if base.endswith("/") else base + "/"
+    url = urljoin(root, path) if not path.startswith("/") else root + path.lstrip("/")
+    ours, found = urlsplit(root), urlsplit(url)
+    if (ours.scheme, ours.netloc) != (found.scheme, found.netloc):
+        raise UpstreamFailed("the address would leave the upstream")
+    return url
+
+
+def whole_of(ref: ListingRef) -> ListingRef:
+    """The listing without page and filters: an upstream is asked for all of it once."""
+    subject = tuple(item for item in ref.arguments if item[0] == "subject")
+    return ListingRef(ref.kind, ref.package, arguments=subject)
+
+
+def paged(found: Listing, ref: ListingRef) -> Listing:
+    """What `ref` asks for out of the whole: filters, then the page."""
+    q = next((value.lower() for name, value in ref.arguments if name == "q"), "")
+    types = {value for name, value in ref.arguments if name == "artifactType"}
+    entries = found.entries
+    if q:
+        entries = tuple(entry for entry in entries if q in entry.name.lower())
+    if types:
+        entries = tuple(entry for entry in entries if entry.artifact_type in types)
+    if ref.after or ref.limit is not None or q or types:
+        if ref.kind != "versions":
+            entries = tuple(sorted(entries, key=lambda entry: entry.name.encode()))
+        if ref.after:
+            entries = tuple(entry for entry in entries if entry.name.encode() > ref.after.encode())
+        more = ref.limit is not None and len(entries) > ref.limit
+        return replace(found, entries=entries if ref.limit is None else entries[: ref.limit], more=more)
+    return found
+
+
+def find_file(listing: Listing, path: str) -> tuple[Entry, ListedFile] | None:
+    for entry in listing.entries:
+        for file in entry.files:
+            if file.path == path:
+                return entry, file
+    return None
+
+
+def _freshness(row: UpstreamDocument, status: str, detail: str = "") -> Freshness:
+    now = clock.now()
+    return Freshness(
+        status=status,
+        ttl=int((row.fresh_until - now).total_seconds()),
+        age=max(0, int((now - row.checked_at).total_seconds())),
+        detail=detail,
+    )
