@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from repoman.core.actor import system_actor
 from repoman.services import accounts
 
 PASSWORD = "a long enough password"
+_numbers = itertools.count(1)
 
 
 @dataclass
@@ -76,7 +78,7 @@ class Caller:
         return self.send("DELETE", path)
 
     def token(self, **fields: Any) -> Caller:
-        made = self.post("tokens", {"name": f"token-{len(str(fields))}-{id(fields)}", **fields})
+        made = self.post("tokens", {"name": f"token-{next(_numbers)}", **fields})
         assert made.status == 201, made.content
         return Caller(f"Bearer {made.json['token']}", self.name)
 

@@ -61,6 +61,10 @@ def test_the_quick_start_works_as_printed(tmp_path: Path, engine: str) -> None:
         )
     try:
         _wait_until_ready(f"http://127.0.0.1:{port}", process, log)
+        # The server answers a moment before it says so.
+        deadline = time.monotonic() + 30
+        while f"127.0.0.1:{port}" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert f"127.0.0.1:{port}" in log.read_text()
         assert (data / "admin-password").read_text().strip() in log.read_text()
         reader = Reader(tmp_path / "reader", f"127.0.0.1:{port}", data, docker=engine)
