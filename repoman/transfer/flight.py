@@ -29,7 +29,7 @@ from repoman.core.errors import NotFound, RepomanError, Unavailable, UpstreamFai
 from repoman.core.fetch import DOCUMENT_BYTES, Outcome, Plan
 from repoman.core.records import Staged
 
-from .auth import RemoteSettings
+from .auth import RemoteSettings, may_see_credentials
 from .breaker import Breaker, judge
 from .client import Answer, Client, retry_after_of, shown, throttled
 from .guard import AddressPolicy
@@ -248,13 +248,15 @@ class _Filling:
             if not self._has_ended:
                 self._append(buffer)
 
-    def finish(self, buffer: bytearray) -> Staged:
+    def finish(self, buffer: bytearray, received: int) -> Staged:
         """Append the last bytes, verify, make durable. Raises UpstreamFailed for what is not as the plan says."""
         with self._order:
             if self._has_ended:
                 raise RuntimeError("the transfer has ended")
             self._append(buffer)
             assert self._sink is not None
+            if self.size != received:
+                raise RuntimeError(f"{received} bytes came and {self.size} were written")
             check_size(self._plan, self._host, self.size)
             check_digests(self._plan, self._host, self._sink.hexdigests())
             staged = self._sink.finish()
@@ -270,6 +272,7 @@ class _Filling:
             if self._spool is not None:
                 self._spool.close()
                 self._spool = None
+            self.growing = None  # the flight's now
 
     def _append(self, buffer: bytearray) -> None:
         if self._sink is None:
@@ -309,6 +312,8 @@ class _Pump:
         self._run = run
         self._grew = grew
         self._buffer = bytearray()
+        self._received = 0
+        self._is_last = False
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
@@ -316,6 +321,7 @@ class _Pump:
     async def feed(self, chunk: bytes) -> None:
         """Waits while a full buffer is waiting: that is the backpressure on the upstream."""
         self._buffer += chunk
+        self._received += len(chunk)
         if self._writing is None:
             self._go_on()
         while len(self._buffer) >= BUFFER and self._writing is not None:
@@ -324,12 +330,13 @@ class _Pump:
             raise self._error
 
     async def finish(self) -> Staged:
+        self._is_last = True  # what is in the buffer now goes with the end
+        self._stop_timer()
         if self._writing is not None:
             await asyncio.wait([self._writing])
-        self._stop_timer()
         if self._error is not None:
             raise self._error
-        staged: Staged = await _called(self._run, self._filling.finish, self._buffer)
+        staged: Staged = await _called(self._run, self._filling.finish, self._buffer, self._received)
         self._grew(self._filling)
         return staged
 
@@ -343,6 +350,8 @@ class _Pump:
             logger.warning("an unfinished transfer could not be removed", exc_info=True)
 
     def _go_on(self) -> None:
+        if self._is_last:
+            return
         if len(self._buffer) >= FIRST_BUFFER:
             self._write()
         elif self._buffer and self._timer is None:
@@ -484,7 +493,8 @@ class Flights:
             if outcome.error is not None:
                 flight.fail(outcome.error)
             else:
-                asyncio.get_running_loop().call_later(ADOPTION_SECONDS, flight.fail, _not_adopted())
+                timer = asyncio.get_running_loop().call_later(ADOPTION_SECONDS, flight.fail, _not_adopted())
+                flight.when_settled(lambda _: timer.cancel())  # it would keep the bytes open meanwhile
             return
         await self._adopted(flight, outcome, adopt)
 
@@ -654,6 +664,13 @@ def refusal_of(plan: Plan, settings: RemoteSettings, answer: Answer) -> RepomanE
         if not settings.has_credentials:
             return NotFound(
                 f"the upstream {host} does not show such a {plan.kind} without credentials (status {status})",
+                upstream_status=status,
+            )
+        if not may_see_credentials(settings, answer.url):
+            return UpstreamFailed(
+                f"{host} asks for credentials for this {plan.kind} (status {status}) and may not see the remote's; add its "
+                f"address to token_realms if it should",
+                reason="credentials",
                 upstream_status=status,
             )
         return UpstreamFailed(

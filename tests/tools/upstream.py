@@ -30,7 +30,7 @@ backend is asked for `Host: <backend>`.
     gzip                Content-Encoding: gzip, whatever the client accepts; see `bomb`
     ranges              answers Range with 206 (ignored otherwise); `always_partial` sends a 206 nobody asked for
     redirect            Location; with status 302 unless another is given
-    raw                 these bytes and nothing else, then the connection is closed (broken status lines, header floods)
+    raw                 these bytes (or none) and nothing else, then the connection is closed
     times               this answer is given so many times before the next one is
 
 Sign-in: `upstream.protect("/v2/", Bearer(…))` answers 401 with a challenge to what carries no valid token and serves tokens
@@ -108,7 +108,7 @@ class Answer:
     ranges: bool = False
     always_partial: bool = False
     redirect: str = ""
-    raw: bytes = b""
+    raw: bytes | None = None
     times: int = 1
     from_backend: bool = False
 
@@ -443,7 +443,7 @@ class Upstream:
             await asyncio.sleep(answer.delay)
         if answer.stall == "headers":
             await asyncio.Event().wait()
-        if answer.raw:
+        if answer.raw is not None:
             writer.write(answer.raw)
             await writer.drain()
             return False
