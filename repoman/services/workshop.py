@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import resource
-import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -18,16 +16,17 @@ from typing import Any, TypeVar
 from repoman.blobs import store
 from repoman.blobs.drivers.base import Reader
 from repoman.core import clock
-from repoman.core.errors import ContentInvalid, RepomanError, Unavailable
+from repoman.core.errors import ContentInvalid, Unavailable
 from repoman.core.format import handler_for
 from repoman.core.records import BlobRef, Facts, Staged
 from repoman.core.refs import ListingRef
 from repoman.sources.records import dump_listing
 
+from .workbench import work
+
 SMALL_BYTES = 64 * 1024
 SECONDS = 30.0
 IDLE_SECONDS = 60.0
-MEMORY_BYTES = 768 * 1024 * 1024  # of address space more than what the process has when it starts
 Result = TypeVar("Result")
 
 
@@ -137,7 +136,7 @@ class _Workshop:
         self._end()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs,), daemon=True, name="workshop")
+        self._process = context.Process(target=work, args=(theirs,), daemon=True, name="workshop")
         self._process.start()
         theirs.close()
         self._connection = ours
@@ -164,39 +163,6 @@ class _Workshop:
         if process is not None:
             process.kill()
             process.join(5)
-
-
-def _work(connection: Connection) -> None:
-    """The helper's life: questions one after the other, until the other side is gone."""
-    import django
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    django.setup()
-    size = _address_space() + MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    while True:
-        try:
-            function, arguments = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            answer: tuple[bool, Any] = (True, function(*arguments))
-        except MemoryError:
-            answer = (False, ContentInvalid("the content needs too much memory to be read"))
-        except RepomanError as error:
-            answer = (False, error)
-        except Exception as error:
-            answer = (False, ContentInvalid(f"the content cannot be read ({type(error).__name__})"))
-        try:
-            connection.send(answer)
-        except OSError:
-            return
-
-
-def _address_space() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 _workshop = _Workshop()

@@ -354,7 +354,7 @@ class Client:
         for raw_name, raw_value in response.headers:
             name = raw_name.decode("latin-1").lower()
             if name not in _NOT_KEPT:
-                value = raw_value.decode("latin-1").strip()
+                value = _text(raw_value).strip() if name == "location" else raw_value.decode("latin-1").strip()
                 found[name] = f"{found[name]}, {value}" if name in found and name != "content-length" else value
         return Answer(response.status, found, url, response)
 
@@ -415,6 +415,13 @@ def _headers_of(plan: Plan) -> list[tuple[str, str]]:
     if plan.last_modified:
         lines.append(("If-Modified-Since", plan.last_modified))
     return [(name, value) for name, value in lines if _is_plain(value)]
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _is_plain(value: str) -> bool:

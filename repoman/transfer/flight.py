@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import os
 import re
@@ -40,11 +41,13 @@ FIRST_BUFFER = 256 * 1024  # written as soon as the pool has nothing of this fli
 LAG_SECONDS = 0.1  # what is less waits so long for more
 WORTH_RELAYING = 256 * 1024
 HELD_BACK = 64 * 1024
+LARGE = 16 * 1024 * 1024
 REMEMBERED_SECONDS = 2.0
 QUEUE_SECONDS = 30.0
 ADOPTION_SECONDS = 120.0
 LEAST_BYTES_PER_SECOND = 256  # averaged over read_timeout; less is a connection kept busy for nothing
 DOCUMENT_TIMEOUTS = 10  # a document takes at most so many times read_timeout
+_GZIP = b"\x1f\x8b"
 _BY_STRENGTH = ("sha512", "sha384", "sha256", "blake2b_256", "sha224", "sha1", "md5")
 
 Run = Callable[..., Awaitable[Any]]
@@ -113,16 +116,16 @@ class Flight:
     async def piece(self, offset: int, most: int = PIECE) -> bytes:
         """The bytes from `offset` on, as soon as there are any that may be given: 1 to `most`, or none at the end.
 
-        Raises the flight's error if it failed, from then on for every offset.
+        Of files only; a document is in the outcome. Raises the flight's error if it failed, from then on for every offset.
         """
         while True:
             if self.error is not None:
-                raise self.error
+                raise copy.copy(self.error)  # one object raised in many places would collect all their tracebacks
             available = self.arrived if self._is_released else self.arrived - HELD_BACK
             if offset < available and self._growing is not None:
                 data = await self._growing.read(offset, min(most, available - offset), self._run)
                 if self.error is not None:  # meanwhile
-                    raise self.error
+                    raise copy.copy(self.error)
                 return data
             if self._is_released:
                 return b""
@@ -139,7 +142,7 @@ class Flight:
         """End the flight with this error, for everybody. Does nothing after release()."""
         if self._settled.is_set():
             return
-        self.error = error
+        self.error = _bare(error)
         if self._outcome.error is None:
             self._outcome.error = error
         self._growing = None
@@ -198,7 +201,7 @@ class _Growing:
         return os.pread(self._descriptor, length, offset)
 
     async def read(self, offset: int, length: int, run: Run) -> bytes:
-        """Here where the page cache has them (new bytes nearly always), else in the pool. Raises UpstreamFailed."""
+        """Here where the page cache has them (new bytes nearly always), else in the pool. Raises Unavailable."""
         try:
             if self._is_cached(offset, length):
                 data = self.pread(offset, length)
@@ -220,6 +223,14 @@ class _Growing:
         return True
 
     def __del__(self) -> None:
+        """Mostly in the loop, which must not wait until the blocks of a large file without a name have been freed."""
+        try:
+            found = os.fstat(self._descriptor)
+            if found.st_nlink == 0 and found.st_size > LARGE:
+                threading.Thread(target=os.close, args=(self._descriptor,), daemon=True).start()
+                return
+        except (OSError, RuntimeError):  # the interpreter ends: no more threads
+            pass
         with contextlib.suppress(OSError):
             os.close(self._descriptor)
 
@@ -408,8 +419,9 @@ class Flights:
         self._flights: dict[str, Flight] = {}
         self._failed: dict[str, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._places: dict[tuple[int, bool], asyncio.Semaphore] = {}
+        self._places: dict[tuple[int, bool, int], asyncio.Semaphore] = {}
         self._breakers: dict[int, Breaker] = {}
+        self._is_closed = False
 
     @property
     def count(self) -> int:
@@ -442,6 +454,9 @@ class Flights:
         if found is not None:
             return found
         flight = Flight(plan, self._run)
+        if self._is_closed:
+            flight.fail(_stopping())
+            return flight
         self._flights[plan.key] = flight
         flight.when_settled(self._forget)
         task = asyncio.create_task(self._fly(flight, settings, limit_error, adopt), name=f"flight {plan.key}")
@@ -451,6 +466,7 @@ class Flights:
 
     async def close(self) -> None:
         """Stop what is on its way, leaving nothing of it, and close the connections."""
+        self._is_closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -528,7 +544,7 @@ class Flights:
     async def _placed(self, flight: Flight, settings: RemoteSettings, limit_error: LimitError | None) -> Outcome:
         """The transfer, when it is its turn among those of its remote."""
         plan = flight.plan
-        kind = (plan.repository_id, plan.is_document)
+        kind = (plan.repository_id, plan.is_document, settings.concurrency)
         places = self._places.get(kind)
         if places is None:
             places = self._places[kind] = asyncio.Semaphore(max(1, settings.concurrency))
@@ -763,9 +779,16 @@ def _hexdigests(body: bytearray, algorithms: list[str]) -> dict[str, str]:
     return found
 
 
+def _bare(error: RepomanError) -> RepomanError:
+    """Without the frames it came through: they hold buffers, and the flight is remembered for a while."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
 def _failed(flight: Flight, error: RepomanError) -> Outcome:
     latest = flight.latest
-    return Outcome(flight.plan, status=latest.status, headers=latest.headers, url=latest.url, error=error)
+    logger.info("fetching a %s failed: %s", flight.plan.kind, error.message)
+    return Outcome(flight.plan, status=latest.status, headers=latest.headers, url=latest.url, error=_bare(error))
 
 
 def _left_alone(plan: Plan, retry_after: int) -> Unavailable:
@@ -830,7 +853,8 @@ class _Inflate:
     def pieces(self, data: bytes) -> Any:
         if not self._is_begun and data:
             self._is_begun = True
-            if self._coding == "deflate" and (data[0] & 0x0F) != 8:  # raw deflate, which some servers take it for
+            has_header = data[0] & 0x0F == 8 and (len(data) < 2 or int.from_bytes(data[:2], "big") % 31 == 0)
+            if self._coding == "deflate" and not has_header:  # raw deflate, which some servers take it for
                 self._decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
         while data:
             if self._decompressor.eof:
@@ -873,14 +897,13 @@ async def _decoded(
         return
     is_doubtful = not plan.is_document and len(decoders) == 1 and _is_gzip_name(plan.url)
     is_plain = False
-    raw_is_gzip = False
     try:
         async for chunk in chunks:
             if is_doubtful and chunk:
                 is_doubtful = False
-                raw_is_gzip = chunk[:2] == b"\x1f\x8b"
-                first = next(iter(_Inflate("gzip").pieces(chunk)), b"") if raw_is_gzip else b""
-                is_plain = not first.startswith(b"\x1f\x8b")
+                packed = chunk.startswith(_GZIP)
+                first = next(iter(_Inflate("gzip").pieces(chunk)), b"") if packed else b""
+                is_plain = not first.startswith(_GZIP)
             if is_plain:
                 yield chunk
                 continue

@@ -17,7 +17,9 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, cast
 
 import httpcore
 
@@ -29,6 +31,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """(host, port) → its addresses as text, best first. Raises OSError."""
 
 LEAST_ATTEMPT_SECONDS = 1.0
+RESOLVER_THREADS = 16
 
 # What is not globally reachable (IANA's special-purpose registries); the standard library's tables differ by version.
 _CLOSED: tuple[Network, ...] = tuple(
@@ -160,11 +163,21 @@ def _is_public(address: Address) -> bool:
     return not (address.is_multicast or address.is_unspecified or address.is_loopback or address.is_private)
 
 
+@lru_cache(maxsize=1)
+def _resolver_threads() -> ThreadPoolExecutor:
+    """Of their own: a name server that does not answer would use up the loop's few."""
+    return ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
+
+
 async def resolve(host: str, port: int) -> Sequence[str]:
     """The system's resolver. Raises OSError (socket.gaierror)."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await loop.run_in_executor(_resolver_threads(), _look_up, host, port)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _look_up(host: str, port: int) -> list[Any]:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -172,7 +185,8 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
 
     def __init__(self, policy: AddressPolicy, *, resolver: Resolver | None = None) -> None:
         self._policy = policy
-        self._resolver = resolver
+        self._resolver = resolver or resolve
+        self._looking: dict[tuple[str, int], asyncio.Task[Sequence[str]]] = {}
 
     async def connect_tcp(
         self,
@@ -189,7 +203,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         until = None if timeout is None else monotonic() + timeout
         try:
             async with asyncio.timeout(timeout):
-                addresses = await (self._resolver or resolve)(host, port)
+                addresses = await self._look_up(host, port)
         except TimeoutError:
             raise httpcore.ConnectTimeout("the name could not be resolved in time") from None
         except (OSError, UnicodeError) as error:
@@ -212,6 +226,19 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
                 if number == len(permitted) - 1:
                     raise
         raise httpcore.ConnectError("no address")  # not reached: `permitted` is not empty
+
+    async def _look_up(self, host: str, port: int) -> Sequence[str]:
+        """One look-up at a time for one name, so that a dead name holds one thread and not all of them."""
+        task = self._looking.get((host, port))
+        if task is None:
+            task = self._looking[host, port] = asyncio.ensure_future(self._resolver(host, port))
+            task.add_done_callback(lambda done: self._looked_up((host, port), done))
+        return await asyncio.shield(task)
+
+    def _looked_up(self, key: tuple[str, int], task: asyncio.Task[Sequence[str]]) -> None:
+        self._looking.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # those who wait have it
 
     async def connect_unix_socket(self, path: str, *arguments: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         raise AddressRefused("a Unix socket")
@@ -250,8 +277,7 @@ class _Wire(asyncio.Protocol):
         self._came: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's classes
 
     def data_received(self, data: bytes) -> None:
         self.pieces.append(data)

@@ -69,8 +69,16 @@ def test_a_repository_is_made_shown_and_changed(admin: Caller, acme: str) -> Non
         {"name": "ok", "format": "cargo", "type": "local"},
         {"name": "ok", "format": ["oci"], "type": "local"},
         {"name": "ok", "format": "oci", "type": "cloud"},
-        {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "https://registry.example"}},
-        {"name": "ok", "format": "oci", "type": "virtual", "members": []},
+        {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "registry.example"}},
+        {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "ftp://registry.example"}},
+        {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "https://user:secret@registry.example"}},
+        {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "https://registry.example/?a=b"}},
+        {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "https://registry.example", "metadata_ttl": -1}},
+        {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "https://registry.example", "ttl": 1}},
+        {"name": "ok", "format": "oci", "type": "remote"},
+        {"name": "ok", "format": "oci", "type": "virtual", "members": ["acme/missing"]},
+        {"name": "ok", "format": "oci", "type": "virtual", "options": {"strict": "yes"}},
+        {"name": "ok", "format": "oci", "type": "local", "options": {"strict": True}},
         {"name": "ok", "format": "oci", "type": "local", "members": ["acme/images"]},
         {"name": "ok", "format": "oci", "type": "local", "remote": {"url": "https://registry.example"}},
         {"name": "ok", "format": "oci", "type": "local", "options": {"allow_overwrite": True}},
@@ -110,7 +118,7 @@ def test_anonymous_callers_read_what_is_public(admin: Caller, nobody: Caller, ra
     assert nobody.get("repositories").status == 401
 
 
-# --- virtual repositories: general checks, before any format serves them ----------------------------------------------
+# --- remote and virtual repositories ----------------------------------------------
 
 
 def test_members_are_checked_and_deletion_names_who_contains_a_repository(
@@ -137,7 +145,6 @@ def test_members_are_checked_and_deletion_names_who_contains_a_repository(
     assert not RepositoryMember.objects.filter(member__key=images).exists()
 
 
-@pytest.mark.usefixtures("virtuals")
 def test_k3_a_remotes_password_is_never_shown_and_stored_encrypted(admin: Caller, acme: str) -> None:
     remote = {"url": "https://registry.example", "username": "u", "password": "an upstream password"}
     body = {"name": "mirror", "format": "oci", "type": "remote", "remote": remote}
