@@ -113,13 +113,13 @@ def api(repo: Repo, request: Request, project: str, version: str = "") -> Respon
     found = parse_version(version)
     form = f"{listing.API}/{found if found is not None else version}" if version else listing.API
     document = repo.document(ListingRef("versions", name), form, _address(request))
-    return Response(200, [*PAGE_POLICY, *_freshness(document), ("Vary", "Accept-Encoding")], document)
+    return Response(200, [*PAGE_POLICY, *_freshness(document)], document)
 
 
 def _document(repo: Repo, request: Request, ref: ListingRef) -> Response:
     media_type, form = negotiation.choose(request.headers.all("accept"), request.query)
     document = replace(repo.document(ref, form, _address(request)), media_type=negotiation.content_type(media_type))
-    headers = [*PAGE_POLICY, *_freshness(document), ("Vary", "Accept, Accept-Encoding")]
+    headers = [*PAGE_POLICY, *_freshness(document), ("Vary", "Accept")]  # the edge adds Accept-Encoding
     return Response(200, headers, document)
 
 
