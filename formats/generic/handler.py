@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
+from urllib.parse import quote
 
 from repoman.core import errors
 from repoman.core.actor import Action
-from repoman.core.errors import RepomanError
+from repoman.core.errors import NotFound, RepomanError
+from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
+from repoman.core.refs import FileRef
 from repoman.core.wire import Response, Route, SiteRoute
 
 from . import views
@@ -35,6 +38,7 @@ class Generic(FormatHandler):
     prefix: ClassVar[str] = "generic"
     options: ClassVar[type] = GenericOptions
     files_are_packages: ClassVar[bool] = True
+    files_change: ClassVar[bool] = True
     site_routes: ClassVar[tuple[SiteRoute, ...]] = ()
     routes: ClassVar[tuple[Route, ...]] = (
         Route(
@@ -47,6 +51,7 @@ class Generic(FormatHandler):
             name="file",
             hot_dated=True,
             by_revision=True,
+            ref=views.ref,
         ),
         Route(("PUT",), _PATH, Action.PUBLISH, views.put, admit=views.admit_put, name="file_put"),
         Route(("DELETE",), _PATH, Action.DELETE, views.delete, name="file_delete"),
@@ -80,6 +85,12 @@ class Generic(FormatHandler):
 
     def normalize(self, name: str) -> str:
         return check_file(name)
+
+    def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
+        """Files under the same path; folders are not listed (an upstream's page is for people)."""
+        if not isinstance(ref, FileRef):
+            raise NotFound("a remote repository does not list folders; ask for a file by its path")
+        return UpstreamRequest(quote(ref.path, safe="/~!$&'()*+,;=:@"))
 
 
 def _title(status: int) -> str:

@@ -23,7 +23,7 @@ from repoman.core.errors import (
 )
 from repoman.core.format import Repo
 from repoman.core.records import FileEntry, Listing, NewFile, Publication, Staged
-from repoman.core.refs import ListingRef
+from repoman.core.refs import FileRef, ListingRef
 from repoman.core.wire import BodyPlan, Head, HotLookup, NoBody, Request, Response, StagedBody
 
 from . import checksums, conditions, listing
@@ -59,6 +59,11 @@ def hot(path: str) -> HotLookup | None:
             return None
     ref = file_ref(path)
     return HotLookup("file", ref.package, ref.path)
+
+
+def ref(path: str) -> FileRef | ListingRef:
+    """What a path names, for `explain`."""
+    return ListingRef("folder", check_folder(path)) if is_folder(path) else file_ref(check_file(path))
 
 
 def get(repo: Repo, request: Request, path: str) -> Response:

@@ -12,10 +12,13 @@ from urllib.parse import urlsplit
 from repoman.core import errors
 from repoman.core.actor import Action
 from repoman.core.errors import BadRequest, RepomanError
+from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
+from repoman.core.records import Listing, NewVersion
+from repoman.core.refs import ListingRef, TagRef, VersionRef
 from repoman.core.wire import Response, Route, SiteRoute
 
-from . import views
+from . import upstream, views
 from .names import check_image, is_image
 
 PATTERNS_MOST = 50
@@ -89,6 +92,7 @@ class Oci(FormatHandler):
             hot=views.hot_manifest,
             hot_headers=views.manifest_headers,
             name="manifest",
+            ref=views.manifest_ref,
         ),
         Route(
             ("GET",),
@@ -98,6 +102,7 @@ class Oci(FormatHandler):
             hot=views.hot_blob,
             hot_headers=views.blob_headers,
             name="blob",
+            ref=views.blob_ref,
         ),
         # No short cut: a 200 here is a promise that the service has to write down.
         Route(("HEAD",), _BLOB, Action.PROBE, views.get_blob, name="blob_probe"),
@@ -114,6 +119,7 @@ class Oci(FormatHandler):
             _IMAGE + r"/tags/list",
             Action.READ,
             views.list_tags,
+            ref=views.tags_ref,
             name="tags",
             by_revision=True,
         ),
@@ -135,6 +141,18 @@ class Oci(FormatHandler):
             name="no_image",
         ),
     )
+
+    def upstream_base(self, url: str) -> str:
+        return upstream.base(url)
+
+    def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
+        return upstream.request(ref)
+
+    def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
+        return upstream.parse_listing(ref, body)
+
+    def parse_version(self, ref: VersionRef | TagRef, body: bytes, media_type: str) -> NewVersion:
+        return upstream.parse_version(ref, body, media_type)
 
     def error(self, error: RepomanError, *, mount: str, head: bool) -> Response:
         """`{"errors": [{code, message, detail}]}` (distribution-spec "Error Codes"), never an empty list.

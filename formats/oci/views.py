@@ -102,6 +102,18 @@ def manifest_headers(
     return [*COMMON, CACHE_DIGEST if by_digest else CACHE_TAG, ("Docker-Content-Digest", name)]
 
 
+def manifest_ref(image: str, reference: str) -> TagRef | VersionRef:
+    return VersionRef(image, reference) if looks_like_digest(reference) else TagRef(image, reference)
+
+
+def blob_ref(image: str, digest: str) -> FileRef:
+    return FileRef(image, digest)
+
+
+def tags_ref(image: str) -> ListingRef:
+    return ListingRef("tags", image)
+
+
 def get_manifest(repo: Repo, request: Request, image: str, reference: str) -> Response:
     """end-3. Serves what was pushed whatever Accept says: a client that cannot use it says so better than a 406."""
     check_image(image, repo.key)
@@ -156,7 +168,7 @@ def put_manifest(repo: Repo, request: Request, image: str, reference: str) -> Re
     repo.publish(
         Publication(
             package=image,
-            version=_new_version(str(digest), staged, parsed),
+            version=new_version(str(digest), staged, parsed),
             tags=tags,
             require_parts=not repo.options.allow_sparse_manifests,
         )
@@ -173,7 +185,8 @@ def put_manifest(repo: Repo, request: Request, image: str, reference: str) -> Re
     return Response(201, headers)
 
 
-def _new_version(name: str, staged: Staged, parsed: Manifest) -> NewVersion:
+def new_version(name: str, staged: Staged | None, parsed: Manifest) -> NewVersion:
+    """What a manifest publishes: the blobs and manifests that it names, whether they must be there, and their sizes."""
     wanted = _distinct(part.digest for part in parsed.blobs if not part.is_foreign)
     either = _distinct(part.digest for part in parsed.children if not part.is_foreign)
     foreign = _distinct(part.digest for part in (*parsed.blobs, *parsed.children) if part.is_foreign)

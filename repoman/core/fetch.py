@@ -37,6 +37,7 @@ class Plan:
     `kind`: "listing", "tag", "version", "file", or "probe" (a HEAD that keeps nothing). `digests` and `size`: what the
     body must have, checked before anything is kept. `limit`: most bytes. `etag` and `last_modified`: the upstream's own
     validators of what is held. `is_document`: the body is kept in memory for the adopter, else staged in the store.
+    `page`: of a listing that comes in several, which one this is, from 0.
     """
 
     repository_id: int
@@ -53,6 +54,7 @@ class Plan:
     limit: int | None = None
     is_document: bool = False
     media_type: str = ""
+    page: int = 0
 
 
 @dataclass(slots=True)

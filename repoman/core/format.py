@@ -281,6 +281,10 @@ class FormatHandler(ABC):
 
     # upstreams
 
+    def upstream_base(self, url: str) -> str:
+        """What `UpstreamRequest.path` is relative to, made of the remote's `url`."""
+        return url
+
     def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
         """What to ask an upstream for. Raises NotFound for what no upstream is asked for."""
         raise NotFound(f"remote {self.name} repositories do not have that")

@@ -263,18 +263,16 @@ class _Reader:
             if kind in seen or (kind == b"g" and seen):
                 raise ContentInvalid("the archive has two extended headers of one kind for one member")
             body = self._extended(header)
-            if kind == b"L" or kind == b"K":
-                text = body.split(b"\0", 1)[0]
-                if kind == b"L":
-                    name = text
-                else:
-                    link = text
+            if kind == b"L":
+                record = {"path": body.split(b"\0", 1)[0]}
+            elif kind == b"K":
+                record = {"linkpath": body.split(b"\0", 1)[0]}
             else:
                 record = _pax(body, is_global=kind == b"g")
-                if ("path" in record and name is not None) or ("linkpath" in record and link is not None):
-                    raise ContentInvalid("the archive names one member in two extended headers")
-                name, link = record.get("path", name), record.get("linkpath", link)
-                size = record.get("size", size)
+            if ("path" in record and name is not None) or ("linkpath" in record and link is not None):
+                raise ContentInvalid("the archive names one member in two extended headers")
+            name, link = record.get("path", name), record.get("linkpath", link)
+            size = record.get("size", size)
             if kind != b"g":  # which belongs to no member
                 seen.add(kind)
             following = self._header()
@@ -327,7 +325,9 @@ class _Reader:
         name = raw.decode("utf-8", "backslashreplace")
         _check_name(name, "the name", name)
         self._names.append(name)
-        self._roots.add(_plain(name).partition("/")[0])
+        root = _plain(name).partition("/")[0]
+        if root:  # "./" itself has none
+            self._roots.add(root)
         return name
 
     def _file(self, name: str, size: int) -> None:

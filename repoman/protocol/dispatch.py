@@ -78,7 +78,7 @@ class Surroundings(Protocol):
 _REFUSALS = (errors.Forbidden, errors.ScopeInsufficient, errors.RepositoryNotFound)
 
 
-FETCH_ROUNDS = 12  # a listing, its file, and the members of a virtual repository one after the other
+FETCH_ROUNDS = 250  # pages of a listing, its file, and the members of a virtual repository one after the other
 
 
 class _StaleCredentials(Exception):

@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import urljoin, urlsplit
 
 from repoman.blobs import store
 from repoman.catalog import selectors
@@ -22,6 +23,7 @@ from repoman.core.errors import (
     NotFound,
     RepomanError,
     RepositoryNotFound,
+    Unavailable,
     UpstreamFailed,
 )
 from repoman.core.fetch import Outcome, Plan
@@ -30,8 +32,8 @@ from repoman.core.records import ListedFile, NewFile, NewVersion, Publication, S
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 from repoman.sources import state
 from repoman.sources.models import UpstreamDocument
-from repoman.sources.records import load_listing
-from repoman.sources.remote import Limits, document_key, find_file
+from repoman.sources.records import joined, load_listing
+from repoman.sources.remote import Limits, document_key, find_file, pages_key
 
 from . import workshop
 from .publish import publish
@@ -39,6 +41,8 @@ from .transactions import write
 
 ACTOR = system_actor("upstream")
 JITTER = 0.1
+_LINK = re.compile(r"<([^<>]{1,2000})>([^,<]{0,500})")
+_NEXT = re.compile(r";\s*rel\s*=\s*\"?[^\";]*\bnext\b")
 _MAX_AGE = re.compile(r"(?:^|[,\s])(?:s-maxage|max-age)\s*=\s*\"?(\d{1,9})")
 
 
@@ -153,7 +157,48 @@ def _keep_listing(repository: Repository, limits: Limits, plan: Plan, outcome: O
     packed, mark = workshop.parse_listing(
         repository.format, plan.ref, outcome.body, url=outcome.url or plan.url, media_type=media_type
     )
+    following = _next_page(plan, outcome)
+    gathered = UpstreamDocument.objects.filter(repository=repository, key=pages_key(plan.ref))
+    if plan.page:
+        row = gathered.first()
+        if row is None or row.etag != str(plan.page - 1):
+            raise Unavailable("the pages of the listing were asked for twice at the same time", retry_after_seconds=1)
+        packed, mark = joined(row, packed)
+    if following:
+        _gather(repository, limits, plan, following, packed, mark)
+        return
     _save(repository, limits, plan, outcome, records=packed, mark=mark)
+    if plan.page:
+        write(gathered.delete)
+
+
+def _next_page(plan: Plan, outcome: Outcome) -> str:
+    """The address of the page after this one, by its Link header (RFC 8288); "" after the last. Of the same origin."""
+    for target, parameters in _LINK.findall(outcome.headers.get("link", "")):
+        if _NEXT.search(parameters):
+            url = urljoin(outcome.url or plan.url, target)
+            if urlsplit(url)[:2] != urlsplit(plan.url)[:2]:
+                raise UpstreamFailed("the upstream's next page is on another host")
+            return url
+    return ""
+
+
+def _gather(repository: Repository, limits: Limits, plan: Plan, following: str, packed: bytes, mark: str) -> None:
+    """Keep the pages so far; `etag` holds the number of the last one."""
+    assert isinstance(plan.ref, ListingRef)
+    now = clock.now()
+    values = {
+        "generation": limits.generation,
+        "url": following,
+        "etag": str(plan.page),
+        "records": packed,
+        "mark": mark,
+        "fetched_at": now,
+        "checked_at": now,
+        "fresh_until": now,
+    }
+    key = pages_key(plan.ref)
+    write(lambda: UpstreamDocument.objects.update_or_create(repository=repository, key=key, defaults=values))
 
 
 # --- versions --------------------------------------------------------------------------------------------------------

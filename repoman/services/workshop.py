@@ -24,7 +24,8 @@ from repoman.sources.records import dump_listing
 
 from .workbench import work
 
-SMALL_BYTES = 64 * 1024
+SMALL_BYTES = 64 * 1024  # of an archive, which may hold far more
+SMALL_DOCUMENT_BYTES = 256 * 1024
 SECONDS = 30.0
 IDLE_SECONDS = 60.0
 Result = TypeVar("Result")
@@ -32,7 +33,7 @@ Result = TypeVar("Result")
 
 def parse_listing(format_name: str, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> tuple[bytes, str]:
     """An upstream's document as packed records, and their mark. Raises ContentInvalid, Unavailable."""
-    if len(body) <= SMALL_BYTES:
+    if len(body) <= SMALL_DOCUMENT_BYTES:
         return _parse_listing(format_name, ref, body, url, media_type)
     found: tuple[bytes, str] = _workshop.run(_parse_listing, format_name, ref, body, url, media_type)
     return found

@@ -6,6 +6,7 @@ import datetime
 import threading
 import zlib
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -73,6 +74,12 @@ def load_listing(document: UpstreamDocument) -> Listing:
         while len(_loaded) > MOST_LOADED:
             _loaded.popitem(last=False)
     return found
+
+
+def joined(earlier: UpstreamDocument, packed: bytes) -> tuple[bytes, str]:
+    """The records of a listing's earlier pages with those of one more."""
+    before, more = load_listing(earlier), _load(packed)
+    return dump_listing(replace(before, entries=before.entries + more.entries))
 
 
 def _load(packed: bytes) -> Listing:

@@ -30,7 +30,7 @@ from repoman.core.errors import (
     UpstreamFailed,
     VersionNotFound,
 )
-from repoman.core.fetch import NeedFetch, Plan, Ref, UpstreamRequest
+from repoman.core.fetch import NeedFetch, Outcome, Plan, Ref, UpstreamRequest
 from repoman.core.format import handler_for
 from repoman.core.records import BlobRef, Entry, FileEntry, Freshness, ListedFile, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
@@ -42,6 +42,7 @@ from .records import load_listing
 
 RECHECK_SECONDS = 10  # a listing that lacks a file somebody asks for by name is asked again if it is older than this
 KEY_CHARACTERS = 600
+MOST_PAGES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ def document_key(ref: Ref) -> str:
     return text
 
 
+def pages_key(ref: ListingRef) -> str:
+    """Where the pages of a listing are gathered until the last one has come."""
+    return document_key(ref) + "#pages"
+
+
 class RemoteSource(Source):
     def __init__(self, repository: Repository, asked: Asked) -> None:
         self._repository = repository
@@ -107,7 +113,7 @@ class RemoteSource(Source):
             if trouble is None:
                 raise NeedFetch((plan,))
         elif outcome.error is None:
-            if outcome.is_arriving:
+            if outcome.is_arriving or plan.kind == "probe":
                 return self._arriving(ref, plan, -1 if outcome.size is None else outcome.size, listed)
             row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
             if row is not None:
@@ -149,7 +155,7 @@ class RemoteSource(Source):
         algorithm, _, encoded = ref.path.partition(":")
         if not digests and self._handler.version_by_digest and len(encoded) == HEX_LENGTH.get(algorithm):
             digests = {algorithm: encoded}
-        is_probe = self._asked.is_head and not self._handler.files_change
+        is_probe = self._asked.is_head and not is_held
         return self._plan(
             "probe" if is_probe else "file",
             ref,
@@ -250,6 +256,9 @@ class RemoteSource(Source):
             if trouble is None:
                 raise NeedFetch((plan,))
         else:
+            if outcome.error is None:
+                outcome = self._whole(ref, plan)
+                row = self._row(document_key(ref))
             if outcome.error is None and row is not None:
                 return row, _freshness(row, "hit" if outcome.is_not_modified else "miss")
             trouble = outcome.error
@@ -259,6 +268,22 @@ class RemoteSource(Source):
             detail = "offline" if self._limits.offline else "stale-if-error"
             return row, _freshness(row, "stale", detail)
         raise trouble or UpstreamFailed(f"what the upstream says of '{ref.package}' was read but could not be kept")
+
+    def _whole(self, ref: ListingRef, plan: Plan) -> Outcome:
+        """The outcome of the last page of a listing whose first has come. Raises NeedFetch for the one after it."""
+        outcome = self._asked.outcomes[plan.key]
+        for number in range(1, MOST_PAGES):
+            pages = self._row(pages_key(ref))
+            if pages is None:
+                return outcome
+            following = replace(plan, key=f"{plan.key}#{number}", url=pages.url, etag="", last_modified="", page=number)
+            found = self._asked.outcomes.get(following.key)
+            if found is None:
+                raise NeedFetch((following,))
+            if found.error is not None:
+                return found
+            outcome = found
+        raise UpstreamFailed(f"the upstream has more than {MOST_PAGES} pages of '{ref.package}'")
 
     def _listing_plan(self, ref: ListingRef, row: UpstreamDocument | None) -> Plan:
         return self._plan(
@@ -272,7 +297,7 @@ class RemoteSource(Source):
     # --- plans and trouble -------------------------------------------------------------------------------------------
 
     def _plan(self, kind: str, ref: Ref, request: UpstreamRequest, *, method: str = "GET", **more: Any) -> Plan:
-        url = request.url or join(self._limits.url, request.path)
+        url = request.url or join(self._handler.upstream_base(self._limits.url), request.path)
         is_document = kind in ("listing", "tag", "version") and method == "GET"
         return Plan(
             repository_id=self._repository.pk,

@@ -113,6 +113,8 @@ class Answer:
     headers: dict[str, str]
     url: httpx.URL
     response: httpcore.Response
+    is_measured: bool = True
+    """The end of the body is told by a length or a chunked coding, and not only by that of the connection."""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, transfer codings removed, content codings not. Raises UpstreamFailed, UpstreamTimeout."""
@@ -177,6 +179,8 @@ class Client:
                 f"content must be; it was not asked",
                 reason="redirect",
             )
+        if plan.method not in ("GET", "HEAD"):
+            raise ValueError(f"upstreams are only read from, not asked to {plan.method}")
         method, visited = plan.method, {(plan.method, str(url))}
         headers = _headers_of(plan)
         first = url
@@ -356,7 +360,8 @@ class Client:
             if name not in _NOT_KEPT:
                 value = _text(raw_value).strip() if name == "location" else raw_value.decode("latin-1").strip()
                 found[name] = f"{found[name]}, {value}" if name in found and name != "content-length" else value
-        return Answer(response.status, found, url, response)
+        names = {name.lower() for name, _ in response.headers}
+        return Answer(response.status, found, url, response, bool(names & {b"content-length", b"transfer-encoding"}))
 
     def _pool_for(self, url: httpx.URL, settings: RemoteSettings) -> httpcore.AsyncConnectionPool:
         proxy = self._proxy_for(url) if settings.proxy is None else settings.proxy

@@ -446,6 +446,9 @@ class Flights:
     ) -> Flight:
         """The flight for this plan: the one that is on its way, the one that has just failed, or a new one.
 
+        An outcome's `size` stays None where only the end of the connection ended the body, with neither a digest nor a
+        size to say that this was all of it: not to be taken for what can never change.
+
         `adopt` is awaited once, in the new flight's own task, with the verified outcome or the failed one; when it
         returns the flight is released, what it raises fails the flight. Without `adopt` whoever has the outcome calls
         `release()` or `fail()` within two minutes. `limit_error(size)` is the error for more than `plan.limit` bytes.
@@ -584,10 +587,12 @@ class Flights:
             chunks = _decoded(_paced(answer, settings, plan), decoders, plan, answer)
             if plan.is_document:
                 outcome.body = await self._document(plan, host, chunks, limit_error)
-                outcome.size = len(outcome.body)
+                size = len(outcome.body)
             else:
                 outcome.staged = await self._file(flight, host, chunks, limit_error)
-                outcome.size = outcome.staged.size
+                size = outcome.staged.size
+            if answer.is_measured or plan.size is not None or plan.digests:
+                outcome.size = size  # else nothing says that this is all of it
             if decoders:
                 outcome.headers = {
                     name: value
