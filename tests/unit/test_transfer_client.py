@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import email.utils
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import httpx
 import pytest
@@ -721,3 +722,106 @@ def test_q9_a_proxy_of_the_environment_is_used_and_asked_for_nothing_private() -
             assert isinstance(refused.error, UpstreamFailed), url
             assert refused.error.detail["reason"] == "address"
         assert len(proxy.requests) == seen
+
+
+def tunnelling_proxy(target_port: int, asked: list[str]) -> socket.socket:
+    """A proxy that knows CONNECT only and connects every name to the loopback."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += client.recv(4096)
+            asked.append(head.decode("latin-1").split("\r\n")[0])
+            server = socket.create_connection(("127.0.0.1", target_port))
+            client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            threading.Thread(target=pump, args=(client, server), daemon=True).start()
+            threading.Thread(target=pump, args=(server, client), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener
+
+
+def test_q9_https_goes_through_a_tunnel_and_the_name_is_still_verified() -> None:
+    with Upstream(tls=("registry.example.com",)) as upstream:
+        upstream.protect("/", Basic("robot", "s3cret"))
+        upstream.add("/a", Answer(b"x"))
+        asked: list[str] = []
+        listener = tunnelling_proxy(upstream.port, asked)
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def client() -> Client:
+            return Client(AddressPolicy(), tls=upstream.trust, environment={})
+
+        settings = signed(upstream, proxy=proxy)
+        assert fetched(upstream.url("/a"), settings, is_document=True, client=client).body == b"x"
+        assert asked == [f"CONNECT registry.example.com:{upstream.port} HTTP/1.1"]
+        wrong = fetched(f"https://other.example.com:{upstream.port}/a", settings, client=client)
+        assert isinstance(wrong.error, UpstreamFailed)
+        assert wrong.error.detail["reason"] == "tls"
+        listener.close()
+
+
+def test_u5_a_dead_name_server_holds_up_nobody_else() -> None:
+    """Many requests for one name that is never resolved, and one for another."""
+    looking = 0
+
+    async def resolver(host: str, port: int) -> Sequence[str]:
+        nonlocal looking
+        if host == "dead.example.com":
+            looking += 1
+            await asyncio.sleep(60)
+        return ["127.0.0.1"]
+
+    with Upstream() as upstream:
+        upstream.add("/a", Answer(b"x"))
+
+        async def scene(flights: Flights) -> None:
+            settings = settings_for(upstream, connect_timeout=0.5)
+            dead = [
+                await flights.fetch(plan_for(f"http://dead.example.com/{number}", repository_id=2), settings)
+                for number in range(40)
+            ]
+            fine = await flights.fetch(plan_for(upstream.url("/a"), is_document=True), settings)
+            assert (await fine.outcome()).body == b"x"
+            for flight in dead:
+                assert isinstance((await flight.outcome()).error, UpstreamTimeout | Unavailable)
+
+        flying(scene, client=lambda: Client(LOOPBACK, resolver=resolver, environment={}))
+        assert looking <= 2
+
+
+def test_on_the_other_event_loop() -> None:
+    """TLS, a token dance, a redirect and a cut body on uvloop, which servers use where it is installed."""
+    uvloop = pytest.importorskip("uvloop")
+    previous = asyncio.get_event_loop_policy()
+    with Upstream(tls=("127.0.0.1",)) as upstream:
+        upstream.protect("/v2/", Bearer())
+        upstream.add("/v2/n/blobs/1", Answer(redirect="/blob"))
+        upstream.add("/blob", Answer(b"x" * 3_000_000))
+        upstream.add("/cut", Answer(b"x" * 3_000_000, cut_after=2_000_000))
+
+        def client() -> Client:
+            return Client(LOOPBACK, tls=upstream.trust, environment={})
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        try:
+            outcome = fetched(upstream.url("/v2/n/blobs/1"), settings_for(upstream), client=client)
+            assert outcome.error is None and outcome.size == 3_000_000
+            assert isinstance(
+                fetched(upstream.url("/cut"), settings_for(upstream), client=client).error, UpstreamFailed
+            )
+            assert fetched(upstream.url("/none"), settings_for(upstream)).error is not None
+        finally:
+            asyncio.set_event_loop_policy(previous)

@@ -426,6 +426,18 @@ def test_g5_a_length_that_is_not_the_expected_one(disk: FilesystemDriver) -> Non
         assert stored(outcome.staged) == CONTENT
 
 
+def test_t3_a_body_that_only_the_connection_ends_is_marked(disk: FilesystemDriver) -> None:
+    with Upstream() as upstream:
+        upstream.add("/a", Answer(CONTENT, declared=-1))
+        outcome = fetched(upstream.url("/a"), settings_for(upstream))
+        assert outcome.error is None and outcome.size is None
+        assert stored(outcome.staged) == CONTENT
+        digests = {"sha1": hashlib.sha1(CONTENT).hexdigest()}
+        assert fetched(upstream.url("/a"), settings_for(upstream), digests=digests).size == len(CONTENT)
+        upstream.add("/b", Answer(CONTENT, chunked=True))
+        assert fetched(upstream.url("/b"), settings_for(upstream)).size == len(CONTENT)
+
+
 def test_e1_an_empty_file_is_a_file(any_store: object) -> None:
     with Upstream() as upstream:
         upstream.add("/a", Answer(b""))
