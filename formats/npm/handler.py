@@ -87,6 +87,7 @@ class Npm(FormatHandler):
         # who may what (7.4)
         Route(_READ, _ABOUT + "/collaborators", Action.READ, views.collaborators, name="collaborators"),
         Route(_READ, _ABOUT + "/visibility", Action.READ, views.visibility, name="visibility"),
+        Route(_READ, _ABOUT + "/access", Action.READ, views.access, name="access_read"),
         Route(
             ("POST",), _ABOUT + "/access", Action.PUBLISH, changes.set_access, admit=changes.admit_value, name="access"
         ),

@@ -141,9 +141,19 @@ def collaborators(repo: Repo, request: Request, name: str) -> Response:
 
 
 def visibility(repo: Repo, request: Request, name: str) -> Response:
+    return answer({"public": _is_public(repo, name)})
+
+
+def access(repo: Repo, request: Request, name: str) -> Response:
+    """The same in the words of pnpm 12."""
+    is_public = _is_public(repo, name)
+    return answer({"access": "public" if is_public else "restricted", "public": is_public})
+
+
+def _is_public(repo: Repo, name: str) -> bool:
     """Public is what everyone may read and nobody published as restricted (6.16)."""
-    metadata = _demand(repo, name).metadata
-    return answer({"public": repo.is_anonymously_readable and metadata.get("access") != "restricted"})
+    is_restricted = _demand(repo, name).metadata.get("access") == "restricted"
+    return repo.is_anonymously_readable and not is_restricted
 
 
 def _demand(repo: Repo, name: str) -> Listing:
