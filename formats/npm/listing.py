@@ -140,14 +140,9 @@ def effective_tags(tags: Mapping[str, str], versions: Iterable[str]) -> dict[str
 
 
 def revision_text(name: str, revision: int) -> str:
-    """`_rev`: opaque to clients, which paste it into an address; the number is what is compared."""
+    """`_rev`: opaque to clients, which paste it into an address."""
     mark = hashlib.sha256(f"{name}\0{revision}".encode()).hexdigest()[:16]
     return f"{revision}-{mark}"
-
-
-def revision_of(text: str) -> int | None:
-    number = text.partition("-")[0]
-    return int(number) if number.isascii() and number.isdigit() and len(number) < 19 else None
 
 
 def _times(listing: Listing, entries: list[Entry], modified: str | None) -> dict[str, str | None]:
