@@ -429,8 +429,8 @@ class Flights:
         return len(self._flights)
 
     def find(self, key: str) -> Flight | None:
-        """The flight on its way under this key."""
-        return self._flights.get(key)
+        """The flight under this key that is on its way, or that failed a moment ago; `fetch` would return the same."""
+        return self._flights.get(key) or self._failed.get(key)
 
     def breaker(self, repository_id: int) -> Breaker:
         """As this process sees the remote."""
@@ -444,7 +444,8 @@ class Flights:
         limit_error: LimitError | None = None,
         adopt: Adopt | None = None,
     ) -> Flight:
-        """The flight for this plan: the one that is on its way, the one that has just failed, or a new one.
+        """The flight for this plan: the one that is on its way, the one that has just failed, or a new one. Only a new one
+        calls this `adopt`; who has to know beforehand asks `find`.
 
         An outcome's `size` stays None where only the end of the connection ended the body, with neither a digest nor a
         size to say that this was all of it: not to be taken for what can never change.
@@ -453,7 +454,7 @@ class Flights:
         returns the flight is released, what it raises fails the flight. Without `adopt` whoever has the outcome calls
         `release()` or `fail()` within two minutes. `limit_error(size)` is the error for more than `plan.limit` bytes.
         """
-        found = self._flights.get(plan.key) or self._failed.get(plan.key)
+        found = self.find(plan.key)
         if found is not None:
             return found
         flight = Flight(plan, self._run)

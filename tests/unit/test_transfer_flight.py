@@ -323,6 +323,7 @@ def test_s9_a_failure_is_remembered_for_a_moment_and_not_longer(
         async def scene(flights: Flights) -> None:
             for _ in range(5):
                 assert isinstance((await ask(flights, "/a")).error, UpstreamFailed)
+                assert flights.find(upstream.url("/a")) is not None
             assert upstream.count("/a") == 1
             await asyncio.sleep(0.6)
             assert (await ask(flights, "/a")).body == b"fine"
