@@ -26,7 +26,7 @@ from repoman.core.records import Facts
 from .names import Distribution, check_filename, check_version, normalize, parse_upload, shown
 
 METADATA_BYTES = 4 * 1024 * 1024
-RECORD_BYTES = 48 * 1024 * 1024
+WHEEL_BYTES = 64 * 1024
 HASHED_BYTES = 256 * 1024 * 1024  # of unpacked content, compared with RECORD; larger wheels by names and sizes only
 DESCRIPTION_BYTES = 256 * 1024
 _HEADERS_MOST = 20_000
@@ -61,13 +61,13 @@ def inspect(path: str, file: BinaryIO, size: int) -> Facts:
 
 def _wheel(path: str, file: BinaryIO, size: int) -> Facts:
     _refuse_tar(file)
-    found = zips.read(file, size, wanted=_is_wanted, wanted_bytes=RECORD_BYTES)
+    found = zips.read(file, size, wanted=_is_wanted, wanted_bytes=METADATA_BYTES + WHEEL_BYTES)
     folders = sorted(root for root in found.roots if root.endswith(".dist-info"))
     if len(folders) != 1:
         raise ContentInvalid(f"a wheel has one .dist-info folder; this one has {len(folders)}")
     folder = folders[0]
     for name in ("METADATA", "WHEEL", "RECORD"):
-        if f"{folder}/{name}" not in found.files:
+        if f"{folder}/{name}" not in found.entries:
             raise ContentInvalid(f"the wheel lacks {folder}/{name}")
     document = found.files[f"{folder}/METADATA"]
     metadata = read_metadata(document)
@@ -84,7 +84,7 @@ def _wheel(path: str, file: BinaryIO, size: int) -> Facts:
 
 def _is_wanted(name: str) -> bool:
     folder, _, rest = name.partition("/")
-    return folder.endswith(".dist-info") and rest in ("METADATA", "WHEEL", "RECORD")
+    return folder.endswith(".dist-info") and rest in ("METADATA", "WHEEL")
 
 
 def _refuse_tar(file: BinaryIO) -> None:
@@ -108,10 +108,11 @@ def _check_wheel_file(data: bytes) -> None:
 
 def _check_record(file: BinaryIO, found: zips.Zip, folder: str) -> list[str]:
     """What RECORD misses or misstates (THREATS B11), the first ten of it."""
-    data = found.files[f"{folder}/RECORD"]
-    if data.count(b"\n") + data.count(b"\r") > 4 * len(found.entries) + 1000:
-        return [f"{folder}/RECORD lists far more files than there are"]
-    recorded = _rows(data)
+    record = found.entries[f"{folder}/RECORD"]
+    # A line for each file, with room for quotes and other spellings; more is not worth the reading.
+    if record.size > 64 * 1024 + sum(4 * len(name) + 256 for name in found.entries):
+        return [f"{folder}/RECORD is far longer than a list of the files"]
+    recorded = _rows(b"".join(zips.pieces(file, record)))
     if recorded is None:
         return [f"{folder}/RECORD cannot be read"]
     problems = [
@@ -138,19 +139,18 @@ def _check_record(file: BinaryIO, found: zips.Zip, folder: str) -> list[str]:
 def _rows(data: bytes) -> dict[str, tuple[str, str]] | None:
     """RECORD's lines: path → (`algorithm=urlsafe base64`, size), either of which may be empty."""
     try:
-        rows = list(csv.reader(io.StringIO(data.decode("utf-8", "strict"), newline=""), strict=True))
+        found: dict[str, tuple[str, str]] = {}
+        for row in csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", "strict", newline=""), strict=True):
+            if not row:
+                continue
+            if len(row) != 3:
+                return None
+            name = row[0].replace("\\", "/")  # wheels made on Windows
+            if found.setdefault(name, (row[1], row[2])) != (row[1], row[2]):
+                return None
+        return found
     except (UnicodeDecodeError, csv.Error):
         return None
-    found: dict[str, tuple[str, str]] = {}
-    for row in rows:
-        if not row:
-            continue
-        if len(row) != 3:
-            return None
-        name = row[0].replace("\\", "/")  # wheels made on Windows
-        if found.setdefault(name, (row[1], row[2])) != (row[1], row[2]):
-            return None
-    return found
 
 
 def _has_digest(pieces: Iterable[bytes], digest: str) -> bool:

@@ -124,7 +124,7 @@ def test_pypi_13_5_other_spellings_of_the_project_lead_to_the_same_file(index: I
 def test_pypi_r10_removed_files_are_gone_from_every_address(index: Index) -> None:
     index.file(WHEEL)
     assert index.remove_file(WHEEL).status_code == 204
-    for suffix in ("", ".provenance"):
+    for suffix in ("", ".metadata", ".provenance"):
         refused(index.file(WHEEL, suffix), 404)
     assert WHEEL.filename not in index.names("demo") and WHEEL.filename not in index.html("demo")
     assert index.file(SDIST).status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import random
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -436,6 +437,48 @@ def test_pypi_w5_yank_against_uploads(index: Index) -> None:
     assert {job.result().status_code for job in uploads} == {200}
     assert {job.result().status_code for job in yanks} <= {200, 204}
     assert [item["yanked"] for item in index.page("up-demo")["files"]] == ["bad"] * 7
+
+
+def test_pypi_w5_removal_against_uploads(index: Index) -> None:
+    """Whatever came first, the page lists what can be downloaded, and the bytes are the ones it names."""
+    wanted = [samples.wheel("Up.Demo", "1.0", tag=f"cp3{number}-cp3{number}-linux_x86_64") for number in range(6)]
+    index.publish(*wanted[:3])
+    with ThreadPoolExecutor(12) as pool:
+        removals = [pool.submit(index.remove_file, sample) for sample in wanted]
+        uploads = [pool.submit(index.upload, sample) for sample in wanted]
+    assert {job.result().status_code for job in removals} <= {204, 404}
+    assert {job.result().status_code for job in uploads} <= {200, 400}
+    answer = index.get("simple/up-demo/", Accept="application/vnd.pypi.simple.v1+json")
+    listed = {item["filename"]: item for item in answer.json()["files"]} if answer.status_code == 200 else {}
+    for sample in wanted:
+        got = index.file(sample)
+        assert (got.status_code == 200) == (sample.filename in listed)
+        if sample.filename in listed:
+            assert got.content == sample.data and "core-metadata" in listed[sample.filename]
+
+
+def test_pypi_r1_damaged_forms_are_never_server_errors(embedded: Server) -> None:
+    """Bytes cut out, put in, doubled and flipped anywhere in a good form."""
+    index = new_index(embedded)
+    body = form(WHEEL, md5_digest=md5(WHEEL.data), classifiers=["A", "B"])
+    chance = random.Random(20260504)
+    for _ in range(300):
+        damaged = bytearray(body)
+        for _ in range(chance.randrange(1, 4)):
+            at, length = chance.randrange(len(damaged)), chance.randrange(1, 40)
+            piece = bytes(damaged[at : at + length])
+            kind = chance.randrange(4)
+            if kind == 0:
+                del damaged[at : at + length]
+            elif kind == 1:
+                damaged[at:at] = chance.randbytes(length)
+            elif kind == 2:
+                damaged[at:at] = piece
+            else:
+                damaged[at] ^= 1 << chance.randrange(8)
+        answer = index.post(bytes(damaged))
+        assert answer.status_code == 200 or 400 <= answer.status_code < 500, (answer.status_code, answer.text)
+    assert all(item["hashes"]["sha256"] == WHEEL.sha256 for item in index.page("up-demo")["files"])
 
 
 # --- the JSON API ----------------------------------------------------------------------------------------------------
