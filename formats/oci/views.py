@@ -316,10 +316,13 @@ def append_chunk(repo: Repo, request: Request, image: str, upload_id: str) -> Re
 
 def admit_finish(repo: Repo, head: Head, image: str, upload_id: str) -> BodyPlan:
     check_image(image, repo.key)
-    _digest_parameter(head.query)
+    digest = _digest_parameter(head.query)
     start, length = _content_range(head)
     if start is None and not head.has_body:
         return NoBody()
+    if not start and not repo.has_begun(image, upload_id):
+        # All of it at once: there is nothing to continue, so no session has to be kept.
+        return StagedBody(expect=digest, algorithms=_further(digest))
     return SessionBody(upload_id, image, start=start, length=length)
 
 
@@ -327,8 +330,11 @@ def finish_upload(repo: Repo, request: Request, image: str, upload_id: str) -> R
     """end-6, with or without a last chunk."""
     check_image(image, repo.key)
     digest = _digest_parameter(request.query)
-    staged = repo.finish_upload(image, upload_id, str(digest))
-    repo.attach(image, str(digest), staged, media_type=BLOB_TYPE)
+    if isinstance(request.body, Staged):
+        repo.attach(image, str(digest), request.body, media_type=BLOB_TYPE, spent_upload_id=upload_id)
+    else:
+        staged = repo.finish_upload(image, upload_id, str(digest))
+        repo.attach(image, str(digest), staged, media_type=BLOB_TYPE)
     return _blob_created(request, image, digest)
 
 

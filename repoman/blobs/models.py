@@ -52,8 +52,20 @@ class Tombstone(models.Model):
     created_at = models.DateTimeField()
 
 
+class EndedUpload(models.Model):
+    """The id of a transfer that ended, kept as long as somebody could still name it: it does not begin anew."""
+
+    id = models.CharField(primary_key=True, max_length=32)
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["ended_at"], name="endedupload_at")]
+
+
 class Upload(models.Model):
-    """A resumable transfer. `resume` is the driver's token, `hash_state` the saved sha256 at `offset`.
+    """A resumable transfer, from the first bytes that it kept on: before, it is only an id (`services/upload.py`).
+
+    `resume` is the driver's token, `hash_state` the saved sha256 at `offset`.
 
     `lease` is the request that is appending right now; nobody else may until it ends or `leased_until` passes.
     `target` is the storage key that a request which finishes the session is about to give its bytes: if it is killed

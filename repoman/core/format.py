@@ -82,8 +82,17 @@ class Repo(Protocol):
 
     def publish(self, publication: Publication) -> Published: ...
 
-    def attach(self, package: str, path: str, staged: Staged, *, media_type: str = "") -> None:
-        """Keep staged bytes as a file that no version names yet (an OCI blob): readable, but no revision, no event."""
+    def attach(
+        self, package: str, path: str, staged: Staged, *, media_type: str = "", spent_upload_id: str = ""
+    ) -> None:
+        """Keep staged bytes as a file that no version names yet (an OCI blob): readable, but no revision, no event.
+
+        `spent_upload_id`: the session that was begun for it ends, in the same transaction, without having kept anything.
+        """
+        ...
+
+    def has_begun(self, package: str, upload_id: str) -> bool:
+        """Whether the upload session has kept bytes. Raises UploadNotFound."""
         ...
 
     def mount(self, package: str, path: str, source: str | None) -> bool:

@@ -10,13 +10,14 @@ from django.db.models import Q, QuerySet
 
 from repoman.blobs import store
 from repoman.blobs.drivers.base import SinkBusy, SinkLost, StoreError
-from repoman.blobs.models import Upload
+from repoman.blobs.models import EndedUpload, Upload
 from repoman.core import clock
 from repoman.jobs.progress import Progress, silent
 from repoman.policy import quota
 
 from .release import for_update
 from .transactions import write
+from .upload import note_end
 
 BATCH = 200
 # A sink is marked just before the row that names it says so; what is this much older than any session is nobody's.
@@ -34,6 +35,8 @@ def expire_uploads(*, ttl_seconds: int | None = None, progress: Progress = silen
     counts = end_uploads(Upload.objects.filter(idle), progress=progress)
     # Sessions are known by their rows, so only what no row names is left; those younger than the setting may still be.
     oldest = now - datetime.timedelta(seconds=max(seconds, configured) + SWEEP_MARGIN_SECONDS)
+    forgotten = EndedUpload.objects.filter(ended_at__lt=oldest)
+    write(lambda: forgotten.delete())
     counts["swept"] = store.driver().sweep(oldest.timestamp())
     return counts
 
@@ -65,6 +68,7 @@ def _end(rows: QuerySet[Upload]) -> Upload | None:
     if row is None:
         return None
     Upload.objects.filter(pk=row.pk).delete()
+    note_end(row.pk)
     quota.charge(row.repository.namespace_id, reserved=-row.reserved)
     return row  # type: ignore[no-any-return]
 

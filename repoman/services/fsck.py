@@ -594,6 +594,7 @@ def _end_upload(row: Upload) -> bool:
     if current is None:
         return True
     Upload.objects.filter(pk=row.pk).delete()
+    upload.note_end(row.pk)
     quota.charge(row.repository.namespace_id, reserved=-current.reserved)
     return True
 

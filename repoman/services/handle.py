@@ -6,6 +6,7 @@ Thin on purpose: each method is a permission check and one service call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from repoman.catalog import selectors
 from repoman.catalog.models import Artifact, Repository
 from repoman.core.actor import Action, Actor
 from repoman.core.digest import Digest
-from repoman.core.errors import MethodNotAllowed, PackageNotFound
+from repoman.core.errors import Forbidden, MethodNotAllowed, NotFound, PackageNotFound, RepomanError
 from repoman.core.fetch import Outcome
 from repoman.core.format import FormatHandler, handler_for
 from repoman.core.records import (
@@ -34,10 +35,11 @@ from repoman.core.records import (
     VersionEntry,
 )
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
-from repoman.core.wire import SessionBody
+from repoman.core.wire import Response, SessionBody
 from repoman.policy import quota
 from repoman.sources.base import Asked, Source
 from repoman.sources.choose import source_for
+from repoman.sources.virtual import VirtualSource
 
 from . import annotate, delete, publish, read, upload, workshop
 from .own_account import OwnAccount
@@ -74,6 +76,20 @@ class RepositoryHandle:
         """Look anew, with what upstreams have answered."""
         self.asked = Asked(self.actor, outcomes, self.asked.is_head)
         self.__dict__.pop("source", None)
+
+    @property
+    def gaps(self) -> Mapping[str, RepomanError]:
+        """Members of a lenient virtual repository that what was asked of it had to do without, and why."""
+        source = self.__dict__.get("source")
+        return source.gaps if isinstance(source, VirtualSource) else {}
+
+    def marked(self, response: Response) -> Response:
+        """The response, saying that it is incomplete where it is."""
+        if not self.gaps:
+            return response
+        told = cache_headers(None, tuple(self.gaps))
+        kept = [pair for pair in response.headers if pair[0].lower() != "cache-control"]
+        return replace(response, headers=[*kept, *told])
 
     @cached_property
     def target(self) -> Repository:
@@ -114,7 +130,10 @@ class RepositoryHandle:
         self.check(action, package)
         target = self.target
         if target.pk != self.repository.pk:
-            permissions.check(self.actor, target, action, scope_name=self._scope_in(package))
+            try:
+                permissions.check(self.actor, target, action, scope_name=self._scope_in(package))
+            except (NotFound, Forbidden):  # which names the target
+                raise Forbidden(f"you may not {action} where '{self.repository.key}' keeps what is sent to it") from None
         return target
 
     def _scope_in(self, package: str) -> str:
@@ -136,10 +155,11 @@ class RepositoryHandle:
         return read.open_file(self.repository, ref, promise=promise and Action.PUBLISH in self._actions)
 
     def _open_elsewhere(self, ref: FileRef, promise: bool) -> FileEntry:
-        """Through a virtual repository, "it is here" before a push means: in the deploy target."""
+        """Through a virtual repository, "it is here" before a push means: in the deploy target. What other members have
+        is of no use to the manifest that follows, so who could push it is told to send it."""
         deploys = self.repository.type == Repository.Type.VIRTUAL and self.repository.deploy_target is not None
-        if promise and deploys and Action.PUBLISH in self._target_actions:
-            if selectors.live_artifact(self.target.pk, ref.package, ref.path) is not None:
+        if promise and deploys and Action.PUBLISH in self._actions & self._target_actions:
+            if permissions.has_scope(self.actor, self._scope_in(ref.package), Action.PUBLISH):
                 return read.open_file(self.target, ref, promise=True)
         self.check(Action.READ, ref.package)
         return self.source.open(ref)
@@ -229,11 +249,25 @@ class RepositoryHandle:
     def account(self) -> OwnAccount:
         return OwnAccount(self.actor, self.repository)
 
-    def attach(self, package: str, path: str, staged: Staged, *, media_type: str = "") -> None:
+    def has_begun(self, package: str, upload_id: str) -> bool:
+        return upload.has_begun(self._check_write(Action.PUBLISH, package), self.actor, package, upload_id)
+
+    def attach(
+        self, package: str, path: str, staged: Staged, *, media_type: str = "", spent_upload_id: str = ""
+    ) -> None:
         target = self._check_write(Action.PUBLISH, package)
         session = self._pending_uploads.pop(staged.storage_key, "")
         try:
-            publish.attach(target, self.actor, package, path, staged, media_type=media_type, upload_id=session)
+            publish.attach(
+                target,
+                self.actor,
+                package,
+                path,
+                staged,
+                media_type=media_type,
+                upload_id=session,
+                spent_upload_id=spent_upload_id,
+            )
         except BaseException:
             if session:
                 upload.release(session)
@@ -265,7 +299,11 @@ class RepositoryHandle:
         elsewhere = source.pk != self.repository.pk  # within a repository, rights are the same for every name
         if elsewhere and not permissions.has_scope(self.actor, name, Action.READ):
             return None
-        return selectors.live_artifact(source.pk, parts[2], path)
+        if source.type != Repository.Type.VIRTUAL:
+            return selectors.live_artifact(source.pk, parts[2], path)
+        members = VirtualSource(source, self.asked).contributors(parts[2])
+        found = (selectors.live_artifact(member.pk, parts[2], path) for member in members)
+        return next((row for row in found if row is not None), None)
 
     # upload sessions
 

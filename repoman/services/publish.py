@@ -33,7 +33,7 @@ from repoman.events.record import record
 from repoman.policy import gates, quota
 
 from .transactions import write
-from .upload import take
+from .upload import spend, take
 
 _stored = Prepared(lambda digest: Blob.objects.filter(digest=digest).values_list("storage_key", "size", "stamp"))
 
@@ -355,10 +355,12 @@ def attach(
     blob_id: int | None = None,
     media_type: str = "",
     upload_id: str = "",
+    spent_upload_id: str = "",
 ) -> None:
     """Keep a blob under a name in a package until a version names it: readable, no revision, no event.
 
-    The bytes are `staged`, or those of the row `blob_id` (a mount). With `upload_id`, that session ends with it.
+    The bytes are `staged`, or those of the row `blob_id` (a mount). With `upload_id`, that session ends with it; with
+    `spent_upload_id` one that kept nothing, because all came at once.
     """
     damaged = damaged_keys([staged]) if staged else frozenset()
 
@@ -377,6 +379,8 @@ def attach(
             if session is None or session.repository_id != repository.pk:
                 raise UploadNotFound(f"upload session {upload_id} has ended")
             released = session.reserved
+        if spent_upload_id:
+            spend(spent_upload_id)
         quota.hold(repository.namespace_id, [blob], release_reserved=released)
         writes.check_writable(repository)
         if not writes.attach(package.pk, path, blob, media_type=media_type, uploaded_by=actor.principal_id):

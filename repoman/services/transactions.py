@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, OperationalError
 
 from repoman.catalog.writes import ClaimLost
 from repoman.core.errors import Conflict, Unavailable
+from repoman.db.group import commit
 
 Result = TypeVar("Result")
 TRIES = 5
@@ -17,15 +18,14 @@ _RETRIED_STATES = ("40001", "40P01")  # serialization failure, deadlock
 
 
 def write(block: Callable[[], Result]) -> Result:
-    """Run `block` in `atomic(durable=True)`. A lost race runs it again, at most five times.
+    """Run `block` in a durable transaction (`db/group.py`). A lost race runs it again, at most five times.
 
     Foreign keys are checked at COMMIT, so a race with the collector shows as IntegrityError there; PostgreSQL cannot go
     on in a failed transaction, so the whole block is repeated. Raises Conflict when it keeps losing.
     """
     for attempt in range(TRIES):
         try:
-            with transaction.atomic(durable=True):
-                return block()
+            return commit(block)
         except (IntegrityError, ClaimLost) as error:
             if attempt == TRIES - 1:
                 if isinstance(error, ClaimLost):

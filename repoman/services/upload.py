@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 
-from django.db import transaction
+from django.conf import settings
 
+from repoman.access import secrets
 from repoman.blobs import store
 from repoman.blobs.drivers.base import Committed, SinkLost, StoreError, storage_key
-from repoman.blobs.models import Upload
+from repoman.blobs.models import EndedUpload, Upload
 from repoman.catalog import writes
 from repoman.catalog.models import Repository
 from repoman.core import clock
@@ -17,12 +18,15 @@ from repoman.core.digest import Digest
 from repoman.core.errors import Conflict, RangeInvalid, TooManyRequests, UploadNotFound
 from repoman.core.records import Staged, UploadState
 from repoman.core.wire import SessionBody
+from repoman.db.prepared import Prepared
 from repoman.jobs import holder
 from repoman.policy import quota
 
 from .release import for_update
 from .transactions import write
 
+MAC_PURPOSE = b"upload session"
+LEAST_LIFE_SECONDS = 5  # with a time to live of 0, for tests, a session can still be used
 LEASE_SECONDS = 60
 RENEW_SECONDS = 20
 MOST_SESSIONS = 10_000  # per namespace
@@ -32,48 +36,108 @@ def _new_lease() -> str:
     return f"{holder.mark()}.{clock.new_id()[:6]}"
 
 
-def _state(row: Upload) -> UploadState:
-    return UploadState(row.pk, row.package, row.offset, row.algorithm)
+def _state(row: Upload, upload_id: str) -> UploadState:
+    return UploadState(upload_id, row.package, row.offset, row.algorithm)
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+def _promise(key: str, created: str, algorithm: str, repository: Repository, package: str, actor: Actor) -> str:
+    """What an id says, and to whom it was given."""
+    return "\0".join((key, created, algorithm, str(repository.pk), package, str(actor.principal_id)))
+
+
+def _issue(repository: Repository, actor: Actor, package: str, algorithm: str) -> str:
+    """A session's id: 128 random bits, when it was begun, the algorithm, and a mac over these and whose it is.
+
+    So a session that has no bytes yet needs no row: beginning one writes nothing.
+    """
+    key, created = clock.new_id(), f"{int(clock.seconds()):x}"
+    promise = _promise(key, created, algorithm, repository, package, actor)
+    return f"{key}.{created}.{algorithm}.{secrets.mac(MAC_PURPOSE, promise)}"
+
+
+_stored = Prepared(lambda key: Upload.objects.filter(pk=key))
+_ended = Prepared(lambda key: EndedUpload.objects.filter(pk=key))
 
 
 def find(repository: Repository, actor: Actor, package: str, upload_id: str) -> Upload:
-    """The session, if it is this actor's, in this package of this repository. Raises UploadNotFound otherwise."""
-    row = Upload.objects.filter(pk=upload_id, repository=repository, package=package).first()
-    if row is None or row.principal_id != actor.principal_id:
-        raise UploadNotFound(f"upload session '{upload_id[:40]}' is unknown; it may have expired or been finished")
-    return row
+    """The session, if it is this actor's, in this package of this repository; one that has kept nothing yet is not saved.
 
-
-def begin(repository: Repository, actor: Actor, package: str, algorithm: str) -> UploadState:
-    """A new session with nothing in it. Raises TooManyRequests past 10,000 sessions in the namespace."""
-    now = clock.now()
-    row = Upload(
-        id=clock.new_id(),
+    Raises UploadNotFound.
+    """
+    unknown = UploadNotFound(f"upload session '{upload_id[:40]}' is unknown; it may have expired or been finished")
+    parts = upload_id.split(".")
+    if len(upload_id) > 200 or len(parts) != 4 or not upload_id.isascii():
+        raise unknown
+    key, created, algorithm, mark = parts
+    if not secrets.mac_fits(MAC_PURPOSE, _promise(key, created, algorithm, repository, package, actor), mark):
+        raise unknown
+    row = _stored.first(key)
+    if row is not None:
+        return row
+    begun = int(created, 16)
+    life = settings.CONFIGURATION["REPOMAN_UPLOAD_TTL"]
+    if _ended.first(key) is not None or clock.seconds() - begun > max(life, LEAST_LIFE_SECONDS):
+        raise unknown
+    moment = datetime.datetime.fromtimestamp(begun, datetime.UTC)
+    return Upload(
+        id=key,
         repository=repository,
         package=package,
         principal_id=actor.principal_id,
         algorithm=algorithm,
-        created_at=now,
-        touched_at=now,
+        created_at=moment,
+        touched_at=moment,
     )
 
-    def block() -> None:
-        writes.check_writable(repository)
-        if Upload.objects.filter(repository__namespace_id=repository.namespace_id).count() >= MOST_SESSIONS:
-            raise TooManyRequests("the namespace has too many unfinished uploads", retry_after_seconds=60)
-        row.save(force_insert=True)
 
-    write(block)
-    return _state(row)
+def is_saved(row: Upload) -> bool:
+    return not row._state.adding
+
+
+def begin(repository: Repository, actor: Actor, package: str, algorithm: str) -> UploadState:
+    """A new session with nothing in it. Raises Unavailable where the repository takes no writes."""
+    writes.check_writable(repository)
+    return UploadState(_issue(repository, actor, package, algorithm), package, 0, algorithm)
+
+
+def has_begun(repository: Repository, actor: Actor, package: str, upload_id: str) -> bool:
+    """Whether the session has kept bytes, or may be keeping some now. Raises UploadNotFound."""
+    return is_saved(find(repository, actor, package, upload_id))
+
+
+def _save(row: Upload) -> None:
+    """The session's row, in the caller's transaction. Raises TooManyRequests past 10,000 in the namespace."""
+    namespace_id = row.repository.namespace_id
+    if Upload.objects.filter(repository__namespace_id=namespace_id).count() >= MOST_SESSIONS:
+        raise TooManyRequests("the namespace has too many unfinished uploads", retry_after_seconds=60)
+    row.save(force_insert=True)
+
+
+def spend(upload_id: str) -> None:
+    """End a session that kept nothing, in the caller's transaction: its content came another way. Raises UploadNotFound."""
+    key = upload_id.partition(".")[0]
+    if _ended.first(key) is not None or _stored.first(key) is not None:
+        raise UploadNotFound(f"upload session '{upload_id[:40]}' has ended or is in use")
+    note_end(key)
+
+
+def note_end(key: str) -> None:
+    """Remember that the session is over, in the transaction that ends it."""
+    EndedUpload.objects.bulk_create([EndedUpload(id=key, ended_at=clock.now())], ignore_conflicts=True)
 
 
 def take(upload_id: str) -> Upload | None:
     """End the session's row in the caller's transaction, whose part it is to return what it reserved. None where
     somebody else ended it: of several at once, one gives back."""
-    rows = for_update(Upload.objects.filter(pk=upload_id), skip_locked=False)
+    key = upload_id.partition(".")[0]
+    rows = for_update(Upload.objects.filter(pk=key), skip_locked=False)
     row: Upload | None = rows.select_related("repository").first()
     if row is not None:
-        Upload.objects.filter(pk=upload_id).delete()
+        Upload.objects.filter(pk=key).delete()
+        note_end(key)
     return row
 
 
@@ -82,6 +146,9 @@ def cancel(repository: Repository, actor: Actor, package: str, upload_id: str) -
 
     def block() -> Upload:
         found = find(repository, actor, package, upload_id)
+        if not is_saved(found):
+            note_end(found.pk)
+            return found
         row = take(found.pk)
         if row is None:
             raise UploadNotFound(f"upload session '{upload_id[:40]}' has just ended")
@@ -99,9 +166,10 @@ def cancel(repository: Repository, actor: Actor, package: str, upload_id: str) -
 class SessionSink:
     """Bytes on their way into a session. Holds the session's lease from open to finish or abandon."""
 
-    def __init__(self, repository: Repository, row: Upload, lease: str, limit: int | None) -> None:
+    def __init__(self, repository: Repository, row: Upload, upload_id: str, lease: str, limit: int | None) -> None:
         self._repository = repository
         self._row = row
+        self._upload_id = upload_id
         self._lease = lease
         self._limit = limit  # bytes this request may add
         self._added = 0
@@ -156,7 +224,7 @@ class SessionSink:
         except BaseException:
             _release(self._row.pk, self._lease)
             raise
-        return UploadState(self._row.pk, self._row.package, offset, self._row.algorithm)
+        return UploadState(self._upload_id, self._row.package, offset, self._row.algorithm)
 
     def abandon(self, keep: bool = False) -> None:
         """The client left or the request failed. `keep`: what came so far counts (it may resume); else it never was."""
@@ -175,16 +243,14 @@ class SessionSink:
 
     def _renew(self) -> None:
         until = clock.now() + datetime.timedelta(seconds=LEASE_SECONDS)
-        with transaction.atomic(durable=True):
-            changed = Upload.objects.filter(pk=self._row.pk, lease=self._lease).update(leased_until=until)
+        changed = write(lambda: Upload.objects.filter(pk=self._row.pk, lease=self._lease).update(leased_until=until))
         if changed != 1:
             raise RangeInvalid("another request continued this upload", offset=self._row.offset)
         self._renewed = clock.monotonic()
 
 
 def _release(upload_id: str, lease: str) -> None:
-    with transaction.atomic(durable=True):
-        Upload.objects.filter(pk=upload_id, lease=lease).update(lease="", leased_until=None)
+    write(lambda: Upload.objects.filter(pk=upload_id, lease=lease).update(lease="", leased_until=None))
 
 
 def _drop(row: Upload) -> None:
@@ -213,6 +279,11 @@ def _lease(
         if start is not None and start != row.offset:
             raise RangeInvalid(f"the upload stands at {row.offset}, not at {start}", offset=row.offset)
         until = now + datetime.timedelta(seconds=LEASE_SECONDS)
+        if not is_saved(row):
+            row.touched_at = now
+            row.lease, row.leased_until, row.target = lease, until, target
+            _save(row)
+            return row
         taken = Upload.objects.filter(pk=row.pk, lease=row.lease, offset=row.offset).update(
             lease=lease, leased_until=until, **({"target": target} if target else {})
         )
@@ -226,7 +297,7 @@ def _lease(
 def open_session(repository: Repository, actor: Actor, plan: SessionBody) -> SessionSink:
     """A sink that continues the session. Raises UploadNotFound, RangeInvalid, Unavailable."""
     row, lease = _lease(repository, actor, plan.package, plan.upload_id, plan.start)
-    return SessionSink(repository, row, lease, quota.remaining_bytes(repository.namespace_id))
+    return SessionSink(repository, row, plan.upload_id, lease, quota.remaining_bytes(repository.namespace_id))
 
 
 def finish(repository: Repository, actor: Actor, package: str, upload_id: str, expect: Digest) -> Staged:
@@ -268,8 +339,7 @@ def _commit(row: Upload, key: str) -> Committed:
         found = finished_bytes(row)
         if found is None:
             raise
-        with transaction.atomic(durable=True):
-            Upload.objects.filter(pk=row.pk).update(target=found.key)
+        write(lambda: Upload.objects.filter(pk=row.pk).update(target=found.key))
         return found
 
 
@@ -281,8 +351,8 @@ def finished_bytes(row: Upload) -> Committed | None:
 
 def release(upload_id: str) -> None:
     """Let others continue a session whose finish failed after its bytes were stored."""
-    with transaction.atomic(durable=True):
-        Upload.objects.filter(pk=upload_id).update(lease="", leased_until=None)
+    key = upload_id.partition(".")[0]
+    write(lambda: Upload.objects.filter(pk=key).update(lease="", leased_until=None))
 
 
 def _identify(row: Upload, expect: Digest, key: str, stamp: str) -> Staged:
@@ -306,4 +376,4 @@ def _identify(row: Upload, expect: Digest, key: str, stamp: str) -> Staged:
 
 
 def state_of(repository: Repository, actor: Actor, package: str, upload_id: str) -> UploadState:
-    return _state(find(repository, actor, package, upload_id))
+    return _state(find(repository, actor, package, upload_id), upload_id)

@@ -67,6 +67,11 @@ def begin_session(repository: Repository, actor: Actor, data: bytes) -> str:
     return state.upload_id
 
 
+def row_of(upload_id: str) -> str:
+    """The key of a session's row: the first part of its id."""
+    return upload_id.partition(".")[0]
+
+
 def age(seconds: float, driver: Any = None) -> None:
     """Everything there is happened `seconds` earlier; objects in the store as well, with a driver of files."""
     before = clock.now() - datetime.timedelta(seconds=seconds)

@@ -35,6 +35,7 @@ from .content import (
     put,
     release,
     remove_version,
+    row_of,
     together,
     used,
 )
@@ -287,14 +288,15 @@ def test_Q7_query_that_fails_deletes_nothing(blob_store, actor, namespace, monke
 
 def test_D6_idle_sessions_end_with_their_bytes_and_reservations_others_stay(blob_store, actor, namespace):
     repository = make_repository(namespace)
-    old = begin_session(repository, actor, b"abandoned")
+    begin_session(repository, actor, b"abandoned")
     leased = begin_session(repository, actor, b"still sending")
     age(1000)
-    Upload.objects.filter(pk=leased).update(lease="somebody", leased_until=clock.now() + datetime.timedelta(seconds=60))
+    until = clock.now() + datetime.timedelta(seconds=60)
+    Upload.objects.filter(pk=row_of(leased)).update(lease="somebody", leased_until=until)
     young = begin_session(repository, actor, b"fresh")
     counts = expire_uploads(ttl_seconds=500)
     assert (counts["uploads"], counts["bytes"]) == (1, 9)
-    assert set(Upload.objects.values_list("pk", flat=True)) == {leased, young} and old not in (leased, young)
+    assert set(Upload.objects.values_list("pk", flat=True)) == {row_of(leased), row_of(young)}
     namespace.refresh_from_db()
     assert namespace.reserved_bytes == len(b"still sending") + len(b"fresh")
     assert_sound()
@@ -429,5 +431,5 @@ def test_D3_session_that_several_end_at_once_gives_back_once(blob_store, actor, 
         )
         assert raised[3] is None
         assert all(error is None or isinstance(error, RepomanError) for error in raised), raised
-        assert [row.pk for row in Upload.objects.all()] == [kept]
+        assert [row.pk for row in Upload.objects.all()] == [row_of(kept)]
         assert_sound()

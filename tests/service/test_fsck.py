@@ -282,10 +282,11 @@ def test_session_that_is_looked_at_goes_on_as_before(repository, blob_store, act
     from repoman.core.wire import SessionBody
     from repoman.services import upload
 
-    row = Upload.objects.get()
+    upload_id = begin_session(repository, actor, b"half an upload")
     age(1000)
     assert not fsck().problems
-    sink = upload.open_session(repository, actor, SessionBody(row.pk, "app", start=row.offset))
+    offset = upload.state_of(repository, actor, "app", upload_id).offset
+    sink = upload.open_session(repository, actor, SessionBody(upload_id, "app", start=offset))
     sink.append(b" and the other half")
     assert sink.finish().offset == len(b"half an upload and the other half")
 

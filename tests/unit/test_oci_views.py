@@ -141,7 +141,11 @@ class MemoryRepo:
             self.tags[publication.package, tag] = new.version
         return Published(1, created)
 
-    def attach(self, package: str, path: str, staged: Staged, *, media_type: str = "") -> None:
+    def attach(
+        self, package: str, path: str, staged: Staged, *, media_type: str = "", spent_upload_id: str = ""
+    ) -> None:
+        if spent_upload_id:
+            self.cancel_upload(package, spent_upload_id)
         self.files[package, path] = staged
         self.types[path] = media_type
 
@@ -161,6 +165,9 @@ class MemoryRepo:
         if upload_id not in self.sessions:
             raise errors.UploadNotFound("no such session")
         return UploadState(upload_id, package, len(self.sessions[upload_id]))
+
+    def has_begun(self, package: str, upload_id: str) -> bool:
+        return self.upload(package, upload_id).offset > 0
 
     def finish_upload(self, package: str, upload_id: str, expect: str) -> Staged:
         self.upload(package, upload_id)
