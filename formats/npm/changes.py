@@ -30,7 +30,7 @@ from repoman.core.errors import (
     SizeInvalid,
 )
 from repoman.core.format import Repo
-from repoman.core.records import Listing, NewFile, NewVersion, PackageState, Publication, Staged
+from repoman.core.records import Entry, Listing, NewFile, NewVersion, PackageState, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef, TagRef
 from repoman.core.wire import BodyPlan, Document, DocumentBody, Head, Parts, PartsBody, Request, Response
 
@@ -289,12 +289,14 @@ def _change_notes(repo: Repo, name: str, document: Mapping[str, Any]) -> Respons
     versions = document.get("versions")
     if not isinstance(versions, dict) or document.get("name", name) != name:
         raise ContentInvalid("the document has no versions")
-    current = _current(repo, name)
-    if versions and not any(entry.name in versions for entry in current.entries):
+    known: tuple[Entry, ...] = ()
+    if _state(repo, name) is not None or "_attachments" not in document:
+        known = _current(repo, name).entries
+    if not any(entry.name in versions for entry in known):
         raise ContentInvalid("the document has no tarball, and none of its versions is published")
     is_fresh = _is_current(repo, name, str(document.get("_rev", "")))
     changes: dict[str, dict[str, object]] = {}
-    for entry in current.entries:
+    for entry in known:
         manifest = versions.get(entry.name)
         if not isinstance(manifest, dict) or ("deprecated" not in manifest and not is_fresh):
             continue

@@ -48,7 +48,15 @@ class Npm(FormatHandler):
     names_differ_by_case: ClassVar[bool] = False
     routes: ClassVar[tuple[Route, ...]] = (
         # packages (3, 5)
-        Route(_READ, _NAME + "/?", Action.READ, views.packument, name="packument", ref=views.packument_ref),
+        Route(
+            _READ,
+            _NAME + "/?",
+            Action.READ,
+            views.packument,
+            name="packument",
+            by_revision=True,
+            ref=views.packument_ref,
+        ),
         Route(
             _READ,
             _FILE,
@@ -59,7 +67,7 @@ class Npm(FormatHandler):
             name="tarball",
             ref=views.tarball_ref,
         ),
-        Route(_READ, _NAME + r"/(?P<selector>[^/]+)/?", Action.READ, views.version, name="version"),
+        Route(_READ, _NAME + r"/(?P<selector>[^/]+)/?", Action.READ, views.version, name="version", by_revision=True),
         # publishing and changing (6, 7)
         Route(("PUT",), _NAME, Action.PUBLISH, changes.put, admit=changes.admit_put, name="publish"),
         Route(
@@ -72,7 +80,7 @@ class Npm(FormatHandler):
         ),
         Route(("DELETE",), _NAME + _REVISION, Action.DELETE, changes.delete_package, name="unpublish"),
         Route(("DELETE",), _FILE + _REVISION, Action.DELETE, changes.delete_tarball, name="tarball_delete"),
-        Route(_READ, _ABOUT + "/dist-tags", Action.READ, views.tags, name="tags"),
+        Route(_READ, _ABOUT + "/dist-tags", Action.READ, views.tags, name="tags", by_revision=True),
         Route(
             ("PUT", "POST"),
             _ABOUT + r"/dist-tags/(?P<tag>[^/]+)",

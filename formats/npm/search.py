@@ -1,4 +1,4 @@
-"""Search: `GET /-/v1/search` (contract, section 9). Names are searched; what is shown is of each one's latest version."""
+"""Search: `GET /-/v1/search` (contract, section 9). Names first, then what latest versions say of themselves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Wanted:
     @property
     def looks_inside(self) -> bool:
         """Whether the names alone do not decide."""
-        return len(self.words) > 1 or bool(self.keywords or self.author or self.maintainer)
+        return len(self.words) + bool(self.scope) > 1 or bool(self.keywords or self.author or self.maintainer)
 
 
 def search(repo: Repo, request: Request) -> Response:
@@ -49,10 +49,13 @@ def search(repo: Repo, request: Request) -> Response:
     size, start = _number(request, "size", SIZE, SIZE_MOST), _number(request, "from", 0, FROM_MOST)
     part = f"@{wanted.scope}/" if wanted.scope else max(wanted.words, key=len, default="")
     found = [name for name in package_names(repo, part, NAMES_MOST) if _fits_name(wanted, name)]
+    looks_inside = wanted.looks_inside
+    if not found and wanted.words:  # in no name: perhaps in descriptions or keywords
+        found, looks_inside = package_names(repo, "", SIZE_MOST), True
     found.sort(key=lambda name: _rank(wanted, name))
     objects = []
     total = len(found)
-    if wanted.looks_inside:
+    if looks_inside:
         found = found[:SIZE_MOST]  # each is opened to be judged
         hits = [hit for hit in (_hit(repo, name) for name in found) if hit is not None and _fits(wanted, hit)]
         total, objects = len(hits), hits[start : start + size]
@@ -156,7 +159,8 @@ def _fits(wanted: Wanted, hit: Mapping[str, Any]) -> bool:
     keywords = {word.lower() for word in hit["keywords"]}
     text = f"{hit['name']}\n{hit['description']}\n{' '.join(sorted(keywords))}".lower()
     return (
-        all(word in text for word in wanted.words)
+        _fits_name(wanted, hit["name"])
+        and all(word in text for word in wanted.words)
         and (not wanted.keywords or bool(keywords & set(wanted.keywords)))
         and (not wanted.author or wanted.author in hit.get("author", {}).get("name", "").lower())
         and (not wanted.maintainer or wanted.maintainer in {person["username"] for person in hit["maintainers"]})
