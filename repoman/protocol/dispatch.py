@@ -329,7 +329,15 @@ class Edge:
             has_body=head.has_body,
             body=taken,
         )
-        return route.view(decision.handle, request, **target.captured)
+        handle = decision.handle
+        assert handle is not None
+        try:
+            return handle.marked(route.view(handle, request, **target.captured))
+        except errors.NotFound:
+            # Who could not be asked may have it: that member's failure is the answer, never "not there".
+            for trouble in handle.gaps.values():
+                raise trouble from None
+            raise
 
     def _decide_site(
         self,

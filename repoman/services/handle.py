@@ -133,7 +133,9 @@ class RepositoryHandle:
             try:
                 permissions.check(self.actor, target, action, scope_name=self._scope_in(package))
             except (NotFound, Forbidden):  # which names the target
-                raise Forbidden(f"you may not {action} where '{self.repository.key}' keeps what is sent to it") from None
+                raise Forbidden(
+                    f"you may not {action} where '{self.repository.key}' keeps what is sent to it"
+                ) from None
         return target
 
     def _scope_in(self, package: str) -> str:

@@ -40,6 +40,11 @@ REMOTE_FIELDS = {
     "token_realms": list,
 }
 MEMBERS_MOST = 100
+PATTERNS_MOST = 500
+SECONDS_MOST = 315_360_000  # ten years: times beyond are mistakes, and dates would not hold them
+CONNECT_SECONDS_MOST = 300
+READ_SECONDS_MOST = 3600
+TEXT_MOST = 2000
 
 
 def repository(actor: Actor, key: str, action: Action = Action.READ, *, manage_sees: bool = False) -> Repository:
@@ -191,8 +196,14 @@ def check_options(handler: FormatHandler, type: str, given: Mapping[str, object]
     if not isinstance(own.get("strict", True), bool):
         raise BadRequest("option 'strict' must be true or false", field="options.strict")
     names = own.get("allow_remote_names", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= 255 for name in names):
-        raise BadRequest("option 'allow_remote_names' must be a list of name patterns", field="options")
+    if not isinstance(names, list) or not all(isinstance(name, str) and 0 < len(name) <= 255 for name in names):
+        raise BadRequest(
+            "option 'allow_remote_names' must be a list of name patterns", field="options.allow_remote_names"
+        )
+    if len(names) > PATTERNS_MOST:
+        raise BadRequest(
+            f"option 'allow_remote_names' takes at most {PATTERNS_MOST} patterns", field="options.allow_remote_names"
+        )
 
 
 # What makes an upstream another one: what was learnt before does not count any more.
@@ -214,7 +225,9 @@ def _merged_remote(
         if value is None:
             merged.pop(name, None)
         elif not _fits(value, wanted):
-            raise BadRequest(f"remote setting '{name}' must be a {wanted.__name__}", field=f"remote.{name}")
+            raise BadRequest(f"remote setting '{name}' must be {_WANTED[wanted]}", field=f"remote.{name}")
+        elif wanted is int and value > _most(name):
+            raise BadRequest(f"remote setting '{name}' is at most {_most(name)}", field=f"remote.{name}")
         elif name == "password":
             merged[name] = str(secrets.encrypt(str(value)))
         else:
@@ -246,12 +259,37 @@ def _checked_url(handler: FormatHandler, url: str) -> str:
     return handler.check_remote(url)
 
 
+_WANTED = {
+    str: "a text without control characters",
+    int: "a whole number of seconds, 0 or more",
+    bool: "true or false",
+    list: "a list of addresses (https://host)",
+}
+
+
+def _most(name: str) -> int:
+    return {"connect_timeout": CONNECT_SECONDS_MOST, "read_timeout": READ_SECONDS_MOST}.get(name, SECONDS_MOST)
+
+
 def _fits(value: object, wanted: type) -> bool:
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if wanted is list:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return isinstance(value, list) and len(value) <= 20 and all(_is_origin(item) for item in value)
+    if wanted is str:
+        return isinstance(value, str) and len(value) <= TEXT_MOST and value.isprintable()
     return isinstance(value, wanted)
+
+
+def _is_origin(value: object) -> bool:
+    """An http(s) address as `token_realms` names it."""
+    if not isinstance(value, str) or len(value) > TEXT_MOST:
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
 
 
 def _set_members(actor: Actor, virtual: Repository, keys: Sequence[str]) -> None:
@@ -361,12 +399,13 @@ def explain(actor: Actor, key: str, *, subject: str | None, action: Action, path
             return {**said, "path": path, "allowed": False, "reasons": ["the account is disabled", *reasons]}
     said = {**permissions.explain(asked, found, action), "path": path}
     if path and action is Action.READ and said["allowed"]:
-        said["sources"] = _sources(found, asked, path)
+        said["sources"] = _sources(found, asked, path, on_behalf_of=None if asked is actor else actor)
     return said
 
 
-def _sources(repository: Repository, asked: Actor, path: str) -> list[dict[str, object]]:
-    """Where what the path names would come from, for this caller: found out without asking any upstream."""
+def _sources(repository: Repository, asked: Actor, path: str, *, on_behalf_of: Actor | None) -> list[dict[str, object]]:
+    """Where what the path names would come from, for this caller: found out without asking any upstream. `path` is what
+    follows the repository in the address."""
     handler = handlers().get(repository.format)
     if handler is None:
         return []
@@ -376,5 +415,5 @@ def _sources(repository: Repository, asked: Actor, path: str) -> list[dict[str, 
         if match is not None and "GET" in route.methods and route.ref is not None:
             ref = route.ref(**match.groupdict())
             if ref is not None:
-                return source_for(repository, Asked(asked)).explain(ref)
+                return source_for(repository, Asked(asked), on_behalf_of=on_behalf_of).explain(ref)
     return []

@@ -9,7 +9,7 @@ that the caller may read contribute. A member that fails makes the answer fail, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -17,26 +17,31 @@ from typing import Any, TypeVar
 
 from repoman.access import permissions
 from repoman.catalog import selectors
-from repoman.catalog.models import Repository, RepositoryMember
-from repoman.core.actor import Action
+from repoman.catalog.models import Package, Repository, RepositoryMember
+from repoman.core.actor import Action, Actor
+from repoman.core.digest import looks_like_digest
 from repoman.core.errors import (
     FileNotFound,
+    NameInvalid,
     NotFound,
     PackageNotFound,
     RepomanError,
     VersionNotFound,
 )
 from repoman.core.fetch import NeedFetch, Plan
-from repoman.core.format import handler_for
+from repoman.core.format import FormatHandler, handler_for
 from repoman.core.records import Entry, FileEntry, Freshness, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
 from .base import Asked, Source
 from .local import LocalSource
-from .remote import RemoteSource, find_file, paged, whole_of
+from .models import UpstreamDocument
+from .records import load_listing
+from .remote import Limits, RemoteSource, document_key, find_file, whole_of
 
 Found = TypeVar("Found")
 _SORTED_KINDS = frozenset({"tags", "referrers", "folder", "packages"})
+HIDDEN_SHOWN = 50
 
 
 def leaves_of(virtual: Repository) -> list[Repository]:
@@ -60,44 +65,89 @@ def leaves_of(virtual: Repository) -> list[Repository]:
     return sorted(found, key=lambda member: member.type != Repository.Type.LOCAL)
 
 
+def may_contribute(actor: Actor, member: Repository) -> bool:
+    """Whether the actor sees this member's content through a virtual repository: what everybody may read, and what its
+    own rights, within its token's limits, let it read directly."""
+    return member.anonymous_read or Action.READ in permissions.allowed_actions(actor, member)
+
+
+def opens(handler: FormatHandler, patterns: Sequence[str], package: str) -> bool:
+    """Whether one of `allow_remote_names` is about this name. A plain name may be spelt in any way the format has."""
+    for pattern in patterns:
+        if not any(character in pattern for character in "*?["):
+            try:
+                pattern = handler.normalize(pattern)
+            except NameInvalid:
+                continue
+            if pattern == package:
+                return True
+        elif fnmatchcase(package, pattern):
+            return True
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Leaf:
     repository: Repository
-    source: Source
+    source: LocalSource | RemoteSource
     is_readable: bool
 
     @property
     def is_local(self) -> bool:
         return self.repository.type == Repository.Type.LOCAL
 
+    @property
+    def key(self) -> str:
+        return self.repository.key
+
+    def known(self, ref: ListingRef) -> Listing | None:
+        """What it lists, without asking anybody."""
+        if isinstance(self.source, RemoteSource):
+            rows = UpstreamDocument.objects.filter(
+                repository=self.repository,
+                key=document_key(whole_of(ref)),
+                generation=Limits.of(self.repository.remote).generation,
+            )
+            row = rows.first()
+            return load_listing(row) if row is not None and row.records is not None else None
+        try:
+            return self.source.listing(ref)
+        except NotFound:
+            return None
+
 
 class VirtualSource(Source):
-    def __init__(self, repository: Repository, asked: Asked) -> None:
+    """`gaps`: members of a lenient repository that what was asked had to do without, and why. `on_behalf_of`: who wants to
+    know what the asking actor gets (`explain`), where that is somebody else."""
+
+    def __init__(self, repository: Repository, asked: Asked, *, on_behalf_of: Actor | None = None) -> None:
         self._repository = repository
         self._asked = asked
         self._handler = handler_for(repository.format)
-        self._gaps: list[str] = []  # members that the last question had to do without
+        self._on_behalf_of = on_behalf_of
+        self._gaps: list[str] = []  # of the last listing
+        self.gaps: dict[str, RepomanError] = {}
 
     @cached_property
     def _leaves(self) -> list[_Leaf]:
         found: list[_Leaf] = []
         for member in leaves_of(self._repository):
             is_local = member.type == Repository.Type.LOCAL
-            source: Source = LocalSource(member) if is_local else RemoteSource(member, self._asked)
-            readable = Action.READ in permissions.allowed_actions(self._asked.actor, member)
-            found.append(_Leaf(member, source, readable))
+            source = LocalSource(member) if is_local else RemoteSource(member, self._asked)
+            found.append(_Leaf(member, source, may_contribute(self._asked.actor, member)))
         return found
 
     @property
     def _is_strict(self) -> bool:
         return bool(self._repository.options.get("strict", True))
 
+    @property
+    def _open_names(self) -> Sequence[str]:
+        return self._repository.options.get("allow_remote_names") or ()
+
     def _owner_of(self, package: str) -> _Leaf | None:
         """The local member whose name it is, unless remotes may add to it."""
-        if not self._handler.virtual_by_name or not package:
-            return None
-        patterns: Sequence[str] = self._repository.options.get("allow_remote_names") or ()
-        if any(fnmatchcase(package, pattern) for pattern in patterns):
+        if not self._handler.virtual_by_name or not package or opens(self._handler, self._open_names, package):
             return None
         for leaf in self._leaves:
             if leaf.is_local and selectors.package(leaf.repository.pk, package) is not None:
@@ -109,37 +159,65 @@ class VirtualSource(Source):
         owner = self._owner_of(package)
         return [leaf for leaf in self._leaves if leaf.is_readable and (owner is None or leaf.is_local)]
 
+    def contributors(self, package: str) -> list[Repository]:
+        """The members that may contribute to this name for this caller, in order."""
+        return [leaf.repository for leaf in self._asked_for(package)]
+
+    def _without(self, leaf: _Leaf, error: RepomanError) -> None:
+        """Note that the answer lacks what this member has. Raises where that is not good enough."""
+        if leaf.is_local or self._is_strict:
+            raise error
+        self.gaps.setdefault(leaf.key, error)
+
     # --- one thing ---------------------------------------------------------------------------------------------------
 
     def open(self, ref: FileRef) -> FileEntry:
+        missing = FileNotFound(f"{self._repository.key} has no file '{ref.path}'")
+        leaves = self._asked_for(ref.package)
         if self._handler.is_listed:
-            leaf = self._lister_of(ref)
-            return leaf.source.open(ref)
-        missing = FileNotFound(f"{self._repository.key} has no file '{ref.path}'")
-        return self._first(self._asked_for(ref.package), lambda leaf: leaf.source.open(ref), missing)
+            return self._lister_of(ref, leaves, missing).source.open(ref)
+        if self._handler.version_by_digest and looks_like_digest(ref.path):
+            held = [leaf for leaf in leaves if selectors.live_artifact(leaf.repository.pk, ref.package, ref.path)]
+            return self._any(held, leaves, lambda leaf: leaf.source.open(ref), missing)
+        return self._first(leaves, lambda leaf: leaf.source.open(ref), missing)
 
-    def _lister_of(self, ref: FileRef) -> _Leaf:
-        """The member from which the merged listing takes this file: only what is listed can be had, and from there."""
-        missing = FileNotFound(f"{self._repository.key} has no file '{ref.path}'")
-        found = self._listings(ListingRef("versions", ref.package))
-        for leaf, entry in self._winners(found).values():
-            if any(file.path == ref.path for file in entry.files):
+    def _lister_of(self, ref: FileRef, leaves: Sequence[_Leaf], missing: NotFound) -> _Leaf:
+        """The member from which the merged listing takes this file: only what is listed can be had, and from there.
+
+        Members after that one are not asked: they cannot change the answer.
+        """
+        about = ListingRef("versions", ref.package)
+        taken: set[Any] = set()  # versions of earlier members
+        for leaf in leaves:
+            try:
+                listing = leaf.source.listing(about)
+            except NotFound:
+                continue
+            except RepomanError as error:
+                self._without(leaf, error)
+                continue
+            found = find_file(listing, ref.path)
+            if found is not None:
+                if self._handler.version_identity(found[0].name) in taken:
+                    raise missing  # of a version that an earlier member has too
                 return leaf
-        if any(find_file(listing, ref.path) is not None for _, listing in found):
-            raise missing  # of a version that another member has too
+            taken.update(self._handler.version_identity(entry.name) for entry in listing.entries)
         # The listings may be older than a lock file, or have dropped what is still held: each remote looks again.
 
         def look_again(leaf: _Leaf) -> _Leaf:
             leaf.source.open(ref)
             return leaf
 
-        remotes = [leaf for leaf in self._asked_for(ref.package) if not leaf.is_local]
-        return self._first(remotes, look_again, missing)
+        return self._first([leaf for leaf in leaves if not leaf.is_local], look_again, missing)
 
     def resolve(self, ref: TagRef | VersionRef) -> VersionEntry:
         name = ref.tag if isinstance(ref, TagRef) else ref.version
         missing = VersionNotFound(f"{self._repository.key}/{ref.package} has no '{name}'")
-        return self._first(self._asked_for(ref.package), lambda leaf: leaf.source.resolve(ref), missing)
+        leaves = self._asked_for(ref.package)
+        if isinstance(ref, VersionRef) and self._handler.version_by_digest:
+            held = [leaf for leaf in leaves if selectors.live_version(leaf.repository.pk, ref.package, ref.version)]
+            return self._any(held, leaves, lambda leaf: leaf.source.resolve(ref), missing)
+        return self._first(leaves, lambda leaf: leaf.source.resolve(ref), missing)
 
     def _first(self, leaves: Sequence[_Leaf], ask: Callable[[_Leaf], Found], missing: NotFound) -> Found:
         """What the first member that has it gives. A failure before it is the answer where the repository is strict."""
@@ -152,8 +230,22 @@ class VirtualSource(Source):
                     continue
                 raise
             except RepomanError as error:
-                if leaf.is_local or self._is_strict:
-                    raise
+                self._without(leaf, error)
+                trouble = trouble or error
+        raise trouble or missing
+
+    def _any(
+        self, held: Sequence[_Leaf], leaves: Sequence[_Leaf], ask: Callable[[_Leaf], Found], missing: NotFound
+    ) -> Found:
+        """What is named by its digest is the same from everybody: from a member that holds it, else from the first that
+        can give it. A member that fails matters only where no other has it."""
+        trouble: RepomanError | None = None
+        for leaf in [*held, *(leaf for leaf in leaves if leaf not in held)]:
+            try:
+                return ask(leaf)
+            except NotFound:
+                continue
+            except RepomanError as error:
                 trouble = trouble or error
         raise trouble or missing
 
@@ -162,7 +254,7 @@ class VirtualSource(Source):
     def listing(self, ref: ListingRef) -> Listing:
         found = self._listings(ref)
         gaps = tuple(self._gaps)
-        if not found:
+        if not found and ref.kind != "packages":
             raise PackageNotFound(f"{self._repository.key} has no '{ref.package}'")
         merged = self._merge_versions(found) if ref.kind == "versions" else self._merge_names(ref, found)
         return replace(
@@ -171,10 +263,13 @@ class VirtualSource(Source):
 
     def mark(self, ref: ListingRef) -> str:
         marks = self._each(ref.package, lambda leaf: f"{leaf.repository.pk}={leaf.source.mark(ref)}")
-        if not marks:
+        if not marks and ref.kind != "packages":
             raise PackageNotFound(f"{self._repository.key} has no '{ref.package}'")
-        options = self._repository.options
-        rule = f"{options.get('allow_remote_names') or ''}{self._is_strict}"
+        hidden = ""
+        if ref.kind == "packages":  # names of members that the caller may not read hide names, too
+            rows = (leaf.repository for leaf in self._leaves if leaf.is_local and not leaf.is_readable)
+            hidden = ",".join(f"{row.pk}.{row.revision}" for row in rows)
+        rule = f"{'|'.join(self._open_names)};{self._is_strict};{hidden}"
         return ";".join(mark for _, mark in marks) + f";{rule};{','.join(self._gaps)}"
 
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
@@ -183,8 +278,12 @@ class VirtualSource(Source):
 
     def _listings(self, ref: ListingRef) -> list[tuple[_Leaf, Listing]]:
         """What every contributing member lists, in order; each is asked for what comes before the page's end."""
-        page = whole_of(ref) if ref.kind not in _SORTED_KINDS else replace(ref, limit=_one_more(ref.limit))
-        return self._each(ref.package, lambda leaf: leaf.source.listing(page))
+        if ref.kind not in _SORTED_KINDS:
+            return self._each(ref.package, lambda leaf: leaf.source.listing(whole_of(ref)))
+        page = replace(ref, limit=ref.limit + 1 if ref.limit is not None else None)
+        # Of a remote's names some are left out, so that no number of them is known to be enough.
+        names = replace(ref, limit=None) if ref.kind == "packages" else page
+        return self._each(ref.package, lambda leaf: leaf.source.listing(page if leaf.is_local else names))
 
     def _each(self, package: str, ask: Callable[[_Leaf], Found]) -> list[tuple[_Leaf, Found]]:
         """Ask all members; what upstreams must be asked for is gathered, so that they are asked at the same time."""
@@ -200,9 +299,8 @@ class VirtualSource(Source):
             except NotFound:
                 continue
             except RepomanError as error:
-                if leaf.is_local or self._is_strict:
-                    raise
-                self._gaps.append(leaf.repository.key)
+                self._without(leaf, error)
+                self._gaps.append(leaf.key)
                 trouble = trouble or error
         if plans:
             raise NeedFetch(tuple({plan.key: plan for plan in plans}.values()))
@@ -210,7 +308,7 @@ class VirtualSource(Source):
             raise trouble
         return found
 
-    def _winners(self, found: list[tuple[_Leaf, Listing]]) -> dict[Any, tuple[_Leaf, Entry]]:
+    def _winners(self, found: Sequence[tuple[_Leaf, Listing]]) -> dict[Any, tuple[_Leaf, Entry]]:
         """Every version with the first member that has it."""
         entries: dict[Any, tuple[_Leaf, Entry]] = {}
         for leaf, listing in found:
@@ -218,16 +316,16 @@ class VirtualSource(Source):
                 entries.setdefault(self._handler.version_identity(entry.name), (leaf, entry))
         return entries
 
-    def _merge_versions(self, found: list[tuple[_Leaf, Listing]]) -> Listing:
-        """Versions by name, the first member's whole; a tag from the first member that has it and whose version stayed
-        its own."""
+    def _merge_versions(self, found: Sequence[tuple[_Leaf, Listing]]) -> Listing:
+        """Versions by name, the first member's whole; a tag, `latest` among them, as the first member that has it says,
+        and in the spelling of the member that the version comes from."""
         entries = self._winners(found)
         tags: dict[str, str] = {}
-        for leaf, listing in found:
+        for _, listing in found:
             for tag, version in listing.tags.items():
                 winner = entries.get(self._handler.version_identity(version))
-                if tag not in tags and winner is not None and winner[0] is leaf:
-                    tags[tag] = version
+                if winner is not None:
+                    tags.setdefault(tag, winner[1].name)
         first = found[0][1]
         changed = [listing.changed_at for _, listing in found if listing.changed_at is not None]
         return Listing(
@@ -237,42 +335,114 @@ class VirtualSource(Source):
             changed_at=max(changed) if changed else None,
         )
 
-    def _merge_names(self, ref: ListingRef, found: list[tuple[_Leaf, Listing]]) -> Listing:
+    def _merge_names(self, ref: ListingRef, found: Sequence[tuple[_Leaf, Listing]]) -> Listing:
+        held = self._held_names() if ref.kind == "packages" else frozenset()
         entries: dict[tuple[str, str], Entry] = {}
-        for _, listing in found:
+        for leaf, listing in found:
             for entry in listing.entries:
-                entries.setdefault((entry.name, entry.kind), entry)
+                if leaf.is_local or entry.name not in held or opens(self._handler, self._open_names, entry.name):
+                    entries.setdefault((entry.name, entry.kind), entry)
+        ordered = sorted(entries.values(), key=_place)
+        if ref.after:
+            ordered = [entry for entry in ordered if _place(entry) > ref.after.encode()]
         more = any(listing.more for _, listing in found)
-        whole = Listing(tuple(sorted(entries.values(), key=lambda entry: (entry.name.encode(), entry.kind))))
-        page = paged(whole, replace(ref, arguments=()))
-        return replace(page, more=page.more or more)
+        if ref.limit is None:
+            return Listing(tuple(ordered), more=more)
+        return Listing(tuple(ordered[: ref.limit]), more=more or len(ordered) > ref.limit)
+
+    def _held_names(self) -> frozenset[str]:
+        """Every name that a local member has ever held, whoever may read it: remotes do not list them."""
+        if not self._handler.virtual_by_name:
+            return frozenset()
+        locals_ = [leaf.repository.pk for leaf in self._leaves if leaf.is_local]
+        return frozenset(Package.objects.filter(repository_id__in=locals_).values_list("name", flat=True))
 
     # --- why ---------------------------------------------------------------------------------------------------------
 
     def explain(self, ref: FileRef | TagRef | VersionRef | ListingRef) -> list[dict[str, object]]:
+        """One line for each member that this caller may read, in the order they are asked. `answers`: the content comes
+        from there; `hidden_by`: why it does not. Members that the caller may not read are not mentioned."""
         owner = self._owner_of(ref.package)
+        shown = [leaf for leaf in self._leaves if leaf.is_readable]
+        hidden_versions = self._hidden_versions(ref, [leaf for leaf in shown if owner is None or leaf.is_local])
         lines: list[dict[str, object]] = []
-        for leaf in self._leaves:
-            key = leaf.repository.key
-            if not leaf.is_readable:
-                is_owner = owner is not None and owner.repository.pk == leaf.repository.pk
-                lines.append({"repository": key, "outcome": "hidden from this caller", "owns_the_name": is_owner})
-                continue
+        for leaf in shown:
             for line in leaf.source.explain(ref):
-                if owner is not None and not leaf.is_local:
-                    line["outcome"] = "not asked"
-                    line["hidden_by"] = (
-                        owner.repository.key if owner.is_readable else "a member this caller may not read"
-                    )
+                if not leaf.is_local:
+                    self._explain_remote(line, owner)
+                hidden = hidden_versions.get(leaf.key, {})
+                if hidden and isinstance(ref, FileRef):
+                    version, by = next(iter(hidden.items()))
+                    line |= {"outcome": "not asked", "hidden_by": by, "because": f"version {version} comes from {by}"}
+                elif hidden:
+                    line["hidden_versions"] = [
+                        {"version": version, "by": by} for version, by in list(hidden.items())[:HIDDEN_SHOWN]
+                    ]
                 lines.append(line)
-        winner = next((line for line in lines if line.get("outcome") in ("has it", "holds it", "would be asked")), None)
-        if winner is not None:
-            winner["answers"] = True
+        self._mark_answering(ref, lines)
         return lines
 
+    def _explain_remote(self, line: dict[str, object], owner: _Leaf | None) -> None:
+        """What hides a remote. Whether a member that the caller may not read holds the name is told only to somebody
+        else who may read it: to the caller itself it would be that member's content."""
+        secret = [leaf for leaf in self._leaves if leaf.is_local and not leaf.is_readable]
+        asker = self._on_behalf_of
+        knows = asker is not None and all(may_contribute(asker, leaf.repository) for leaf in secret)
+        if owner is not None and owner.is_readable:
+            line |= {"outcome": "not asked", "hidden_by": owner.key, "because": "a local member holds the name"}
+        elif owner is not None and knows:
+            line |= {"outcome": "not asked", "because": "a local member that the caller may not read holds the name"}
+        elif secret and not knows and self._handler.virtual_by_name:
+            held = {"repository": line["repository"], "type": line["type"]}
+            line.clear()
+            line |= held | {"outcome": "asked, unless a local member holds the name"}
 
-def _one_more(limit: int | None) -> int | None:
-    return limit + 1 if limit is not None else None
+    def _hidden_versions(
+        self, ref: FileRef | TagRef | VersionRef | ListingRef, leaves: Sequence[_Leaf]
+    ) -> Mapping[str, Mapping[str, str]]:
+        """Of each member: its versions (with a FileRef: that of the file) that an earlier member has, and which has it."""
+        is_about = isinstance(ref, FileRef) or (isinstance(ref, ListingRef) and ref.kind == "versions")
+        if not self._handler.is_listed or not is_about:
+            return {}
+        about = ListingRef("versions", ref.package)
+        known = [(leaf, listing) for leaf in leaves if (listing := leaf.known(about)) is not None]
+        winners = self._winners(known)
+        found: dict[str, dict[str, str]] = {}
+        for leaf, listing in known:
+            for entry in listing.entries:
+                winner = winners[self._handler.version_identity(entry.name)][0]
+                has_file = not isinstance(ref, FileRef) or any(file.path == ref.path for file in entry.files)
+                if winner is not leaf and has_file:
+                    found.setdefault(leaf.key, {})[entry.name] = winner.key
+        return found
+
+    def _mark_answering(self, ref: FileRef | TagRef | VersionRef | ListingRef, lines: list[dict[str, object]]) -> None:
+        gives = ("has it", "holds it", "would be asked")
+        if isinstance(ref, ListingRef):
+            for line in lines:
+                if line["outcome"] in gives:
+                    line["answers"] = True
+            return
+        name = ref.path if isinstance(ref, FileRef) else ref.version if isinstance(ref, VersionRef) else ""
+        ordered = lines
+        if self._handler.version_by_digest and looks_like_digest(name):
+            ordered = sorted(lines, key=lambda line: gives.index(str(line["outcome"])) // 2 if _gives(line) else 2)
+        for line in ordered:
+            if _gives(line):
+                line["answers"] = True
+                return
+            if line["outcome"] == "cannot be asked" and self._is_strict and ordered is lines:
+                line["because"] = "the repository is strict: without this member there is no answer"
+                return
+
+
+def _gives(line: Mapping[str, object]) -> bool:
+    return line["outcome"] in ("has it", "holds it", "would be asked")
+
+
+def _place(entry: Entry) -> bytes:
+    """Where an entry stands among the names of all members: as in each member, a folder behind its slash."""
+    return (f"{entry.name}/" if entry.kind == "folder" else entry.name).encode()
 
 
 def _oldest(marks: Sequence[Freshness]) -> Freshness | None:

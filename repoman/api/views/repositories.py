@@ -386,6 +386,11 @@ class ExplainShown(serializers.Serializer[Any]):
     allowed = serializers.BooleanField()
     grants = serializers.ListField(child=serializers.DictField())
     reasons = serializers.ListField(child=serializers.CharField())
+    sources = serializers.ListField(
+        child=serializers.DictField(),
+        required=False,
+        help_text="With a path that may be read: which repositories have a say, in the order they are asked.",
+    )
 
 
 _EXPLAINED = (Action.READ, Action.PUBLISH, Action.DELETE, Action.MANAGE)
@@ -403,7 +408,7 @@ class Explain(ApiView):
         parameters=[
             Parameter("actor", "A user name, or anonymous; yourself if not given."),
             Parameter("action", f"One of {', '.join(_EXPLAINED)}; read if not given."),
-            Parameter("path", "What in the repository it is about."),
+            Parameter("path", "What it is about: what follows the repository in its address, as clients ask for it."),
         ],
     )
     def get(self, request: Request, namespace: str, name: str) -> Response:
