@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from django.conf import settings
+from django.db import connection
 
 from repoman.access import secrets
 from repoman.blobs import store
@@ -99,7 +100,8 @@ def is_saved(row: Upload) -> bool:
 
 def begin(repository: Repository, actor: Actor, package: str, algorithm: str) -> UploadState:
     """A new session with nothing in it. Raises Unavailable where the repository takes no writes."""
-    writes.check_writable(repository)
+    if repository.state != Repository.State.ACTIVE:
+        writes.check_writable(repository)
     return UploadState(_issue(repository, actor, package, algorithm), package, 0, algorithm)
 
 
@@ -126,7 +128,11 @@ def spend(upload_id: str) -> None:
 
 def note_end(key: str) -> None:
     """Remember that the session is over, in the transaction that ends it."""
-    EndedUpload.objects.bulk_create([EndedUpload(id=key, ended_at=clock.now())], ignore_conflicts=True)
+    moment = connection.ops.adapt_datetimefield_value(clock.now())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO blobs_endedupload (id, ended_at) VALUES (%s, %s) ON CONFLICT DO NOTHING", [key, moment]
+        )
 
 
 def take(upload_id: str) -> Upload | None:
