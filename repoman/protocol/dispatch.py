@@ -41,7 +41,7 @@ from repoman.core.wire import (
 from repoman.events import record
 from repoman.ops.logs import logger
 from repoman.policy import quota
-from repoman.services.handle import RepositoryHandle, SiteHandle, write_target
+from repoman.services.handle import RepositoryHandle, SiteHandle, removal_target, write_target
 from repoman.transfer.flight import Flight
 
 from . import body, hot
@@ -270,7 +270,8 @@ class Edge:
         if known is not None:
             known.allow(repository.pk, action, target.scope)
         if action in (Action.PUBLISH, Action.DELETE) and exchange.method not in ("GET", "HEAD"):
-            write_target(repository)
+            is_removal = action is Action.DELETE and exchange.method == "DELETE"
+            removal_target(repository) if is_removal else write_target(repository)
         handle = RepositoryHandle(actor, repository, outcomes=outcomes, is_head=exchange.is_head)
         head = Head(
             method=exchange.method,

@@ -193,7 +193,7 @@ class RepositoryHandle:
             raise PackageNotFound(f"{self.repository.key} has no package '{name}'")
         row = selectors.package(repository.pk, name)
         if row is None or not selectors.package_exists(repository.pk, name):
-            raise PackageNotFound(f"{repository.key} has no package '{name}'")
+            raise PackageNotFound(f"{self.repository.key} has no package '{name}'")
         return PackageState(row.name, row.revision, row.created_at, row.changed_at, row.metadata)
 
     def _reads_nothing(self, name: str) -> bool:
@@ -342,13 +342,8 @@ class RepositoryHandle:
         delete.remove_file(self._check_removal(ref.package), self.actor, ref, if_match=if_match)
 
     def _check_removal(self, package: str) -> Repository:
-        """Nothing is removed through a virtual repository: which member's would it be?"""
         self.check(Action.DELETE, package)
-        if self.repository.type == Repository.Type.VIRTUAL:
-            raise MethodNotAllowed(
-                f"'{self.repository.key}' is virtual: remove it from the member that has it", allow=["GET", "HEAD"]
-            )
-        return self.target
+        return removal_target(self.repository)
 
 
 def own_options(repository: Repository) -> dict[str, Any]:
@@ -373,6 +368,16 @@ def write_target(repository: Repository) -> Repository:
             allow=["GET", "HEAD"],
         )
     return repository.deploy_target
+
+
+def removal_target(repository: Repository) -> Repository:
+    """Where removals from the repository happen. Not through a virtual one: which member's would it be? Raises
+    MethodNotAllowed."""
+    if repository.type == Repository.Type.VIRTUAL:
+        raise MethodNotAllowed(
+            f"'{repository.key}' is virtual: remove it from the member that has it", allow=["GET", "HEAD"]
+        )
+    return write_target(repository)
 
 
 def cache_headers(freshness: Freshness | None, gaps: Sequence[str]) -> tuple[tuple[str, str], ...]:
