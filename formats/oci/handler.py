@@ -130,6 +130,7 @@ class Oci(FormatHandler):
             views.list_referrers,
             name="referrers",
             by_revision=True,
+            ref=views.referrers_ref,
         ),
         Route(("DELETE",), _MANIFEST, Action.DELETE, views.delete_manifest, name="manifest_delete"),
         Route(("DELETE",), _BLOB, Action.DELETE, views.delete_blob, name="blob_delete"),

@@ -21,6 +21,8 @@ from .manifest import OCI_INDEX
 TAGS_PAGE = 10_000  # so high that scripts which never follow a Link get what they ask for
 CATALOG_PAGE = 100
 CATALOG_PAGE_MOST = 1_000
+REFERRERS = "referrers"
+REFERRERS_BY_TAG = "referrers-by-tag"  # the same where an upstream has no referrers API ("Referrers Tag Schema")
 REFERRERS_BATCH = 50
 REFERRERS_BYTES = 3_500_000  # containerd reads one page of referrers, and at most 4 MiB of it
 _COUNT = re.compile(r"[0-9]{1,18}\Z")

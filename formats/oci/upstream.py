@@ -12,6 +12,7 @@ from repoman.core.records import Entry, Listing, NewVersion
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
 from . import manifest
+from .listing import REFERRERS, REFERRERS_BY_TAG
 from .manifest import DOCKER_IMAGE, DOCKER_LIST, OCI_IMAGE, OCI_INDEX
 from .views import new_version
 
@@ -38,10 +39,17 @@ def request(ref: Ref) -> UpstreamRequest:
             return UpstreamRequest(f"{image}/manifests/{digest}", accept=ACCEPT, limit=manifest.MAX_BYTES)
         case FileRef(_, digest):
             return UpstreamRequest(f"{image}/blobs/{digest}")
-        case ListingRef("referrers"):
+        case ListingRef(kind) if kind in (REFERRERS, REFERRERS_BY_TAG):
             subject = next(value for name, value in ref.arguments if name == "subject")
-            return UpstreamRequest(f"{image}/referrers/{subject}", accept=OCI_INDEX, limit=LISTING_BYTES)
+            where = f"referrers/{subject}" if kind == REFERRERS else f"manifests/{referrers_tag(subject)}"
+            return UpstreamRequest(f"{image}/{where}", accept=OCI_INDEX, limit=LISTING_BYTES)
     return UpstreamRequest(f"{image}/tags/list?n={PAGE}", accept="application/json", limit=LISTING_BYTES)
+
+
+def referrers_tag(subject: str) -> str:
+    """distribution-spec "Referrers Tag Schema": the digest as a tag, each part cut to what a tag can hold."""
+    algorithm, _, encoded = subject.partition(":")
+    return f"{algorithm[:32]}-{encoded[:64]}"
 
 
 def parse_listing(ref: ListingRef, body: bytes) -> Listing:
@@ -49,7 +57,7 @@ def parse_listing(ref: ListingRef, body: bytes) -> Listing:
     found = strictjson.load(body)
     if not isinstance(found, dict):
         raise ContentInvalid("the answer is not a JSON object")
-    if ref.kind == "referrers":
+    if ref.kind in (REFERRERS, REFERRERS_BY_TAG):
         return _referrers(found)
     tags = found.get("tags", ())
     if tags is None:  # some registries say so of an image without tags

@@ -114,6 +114,10 @@ def tags_ref(image: str) -> ListingRef:
     return ListingRef("tags", image)
 
 
+def referrers_ref(image: str, digest: str) -> ListingRef:
+    return ListingRef(listing.REFERRERS, image, arguments=(("subject", digest),))
+
+
 def get_manifest(repo: Repo, request: Request, image: str, reference: str) -> Response:
     """end-3. Serves what was pushed whatever Accept says: a client that cannot use it says so better than a 406."""
     check_image(image, repo.key)
@@ -440,10 +444,12 @@ def list_referrers(repo: Repo, request: Request, image: str, digest: str) -> Res
 
     def read(after: str, count: int) -> Listing:
         arguments = (("subject", subject), *(("artifactType", value) for value in types))
-        try:
-            return repo.listing(ListingRef("referrers", image, after=after, limit=count, arguments=arguments))
-        except PackageNotFound:
-            return Listing(())
+        for kind in (listing.REFERRERS, listing.REFERRERS_BY_TAG):  # upstreams of the older kind have a tag for it
+            try:
+                return repo.listing(ListingRef(kind, image, after=after, limit=count, arguments=arguments))
+            except PackageNotFound:
+                continue
+        return Listing(())
 
     page: list[bytes] = []
     last = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repoman.catalog import selectors
 from repoman.catalog.models import Repository
-from repoman.core.errors import BadRequest, FileNotFound, NotFound, PackageNotFound, VersionNotFound
+from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, VersionNotFound
 from repoman.core.records import FileEntry, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
@@ -57,7 +57,8 @@ class LocalSource(Source):
                 return selectors.referrers(
                     self._repository.pk, ref.package, subject, types, after=ref.after, limit=ref.limit
                 )
-        raise BadRequest(f"no listing of the kind '{ref.kind}'")
+        # What only upstreams have under another name.
+        raise PackageNotFound(f"{self._repository.key} has no listing of the kind '{ref.kind}'")
 
     def mark(self, ref: ListingRef) -> str:
         if ref.kind == "versions":

@@ -40,7 +40,7 @@ from .records import load_listing
 from .remote import Limits, RemoteSource, document_key, find_file, whole_of
 
 Found = TypeVar("Found")
-_SORTED_KINDS = frozenset({"tags", "referrers", "folder", "packages"})
+_LISTED_WHOLE = frozenset({"versions"})  # listings of other kinds come in pages, in the order of their names
 HIDDEN_SHOWN = 50
 
 
@@ -278,7 +278,7 @@ class VirtualSource(Source):
 
     def _listings(self, ref: ListingRef) -> list[tuple[_Leaf, Listing]]:
         """What every contributing member lists, in order; each is asked for what comes before the page's end."""
-        if ref.kind not in _SORTED_KINDS:
+        if ref.kind in _LISTED_WHOLE:
             return self._each(ref.package, lambda leaf: leaf.source.listing(whole_of(ref)))
         page = replace(ref, limit=ref.limit + 1 if ref.limit is not None else None)
         # Of a remote's names some are left out, so that no number of them is known to be enough.
