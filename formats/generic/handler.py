@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from repoman.core import errors
 from repoman.core.actor import Action
-from repoman.core.errors import NotFound, RepomanError
+from repoman.core.errors import FileNotFound, RepomanError
 from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
 from repoman.core.refs import FileRef
@@ -89,7 +89,7 @@ class Generic(FormatHandler):
     def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
         """Files under the same path; folders are not listed (an upstream's page is for people)."""
         if not isinstance(ref, FileRef):
-            raise NotFound("a remote repository does not list folders; ask for a file by its path")
+            raise FileNotFound("a remote repository does not list folders; ask for a file by its path")
         return UpstreamRequest(quote(ref.path, safe="/~!$&'()*+,;=:@"))
 
 

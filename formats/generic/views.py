@@ -260,7 +260,7 @@ def _check_date(entry: FileEntry, limit: datetime.datetime) -> None:
 
 def _current(repo: Repo, path: str) -> FileEntry | None:
     try:
-        return repo.open(file_ref(path))
+        return repo.current(file_ref(path))
     except NotFound:
         return None
 

@@ -61,6 +61,10 @@ class Repo(Protocol):
         """A live file. `promise`: the caller will rely on it being here (HEAD before a push): the grace counts anew."""
         ...
 
+    def current(self, ref: FileRef) -> FileEntry:
+        """The live file that a write would meet: of a local repository, or a virtual one's deploy target."""
+        ...
+
     def version(self, ref: VersionRef | TagRef) -> VersionEntry:
         """A live version, by its own name or through a tag."""
         ...

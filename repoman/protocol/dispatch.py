@@ -285,7 +285,11 @@ class Edge:
             has_body=exchange.has_body,
         )
         decision = Decision(actor, head=head, handle=handle, epoch=now)
-        decision.plan = target.route.admit(handle, head, **target.captured)
+        try:
+            decision.plan = target.route.admit(handle, head, **target.captured)
+        except NeedFetch as needed:
+            decision.needed = needed
+            return decision
         self._admit(exchange, decision)
         if decision.sink is None and not _needs_body(exchange, decision.plan):
             empty: Body = Document(b"") if isinstance(decision.plan, DocumentBody) else None

@@ -166,6 +166,12 @@ class RepositoryHandle:
         self.check(Action.READ, ref.package)
         return self.source.open(ref)
 
+    def current(self, ref: FileRef) -> FileEntry:
+        self.check(Action.READ, ref.package)
+        if Action.READ not in self._target_actions:
+            raise Forbidden(f"you may not read where '{self.repository.key}' keeps what is sent to it")
+        return read.open_file(self.target, ref, promise=False)
+
     def version(self, ref: VersionRef | TagRef) -> VersionEntry:
         self.check(Action.READ, ref.package)
         return self.source.resolve(ref)

@@ -46,6 +46,9 @@ class MemoryRepo:
             raise errors.FileNotFound(f"no file {ref.path}")
         return self.files[ref.path]
 
+    def current(self, ref: FileRef) -> FileEntry:
+        return self.open(ref)
+
     def listing(self, ref: ListingRef) -> Listing:
         found: dict[str, Entry] = {}
         for path, entry in sorted(self.files.items()):
