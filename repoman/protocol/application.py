@@ -92,6 +92,7 @@ class Application:
         for pool in pools().all():
             self.metrics.gauges[f"queue:{pool.name}"] = pool.waiting_calls
         self.metrics.gauges["short_cut_reads"] = lambda: float(self.edge.short_cuts)
+        self.edge.fetches.count_in(self.metrics)
         self.metrics.keep_flushing(self.loop)
         self.afterwards = Afterwards(self.metrics, AccessLog(enabled=self._access_log))
 

@@ -17,6 +17,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 
 from repoman.access import authenticate, epoch, permissions
 from repoman.catalog import selectors
+from repoman.catalog.models import Repository
 from repoman.core import errors
 from repoman.core.actor import Action, Actor
 from repoman.core.clock import monotonic
@@ -156,6 +157,8 @@ class Edge:
                 response = await self._viewed(target, decision, taken)
             else:
                 await exchange.drain()
+            if decision.handle is not None:
+                response = self.fetches.told(response, decision.handle)
             if isinstance(target, Target) and target.lookup_kind == "repository":
                 self._keep_rendered(exchange, target, decision, response, version)
             if isinstance(response.content, BlobRef) and response.content.flight:
@@ -263,11 +266,14 @@ class Edge:
         if repository is not None and repository.format != target.handler.name:
             repository = None
         action = target.route.action if target.route is not None else Action.READ
+        if repository is None and action is Action.PUBLIC and target.route is not None:
+            # What is public is so everywhere: it must not tell which repositories there are.
+            repository = Repository(key=target.key, format=target.handler.name)
         # The missing and the hidden get the same words: `mount` names what the repository would be called.
         permissions.check(actor, repository, action, scope_name=target.scope_name, mount=target.key)
         if repository is None or target.route is None:
             raise errors.NotFound("there is nothing at this address")
-        if known is not None:
+        if known is not None and repository.pk is not None:
             known.allow(repository.pk, action, target.scope)
         if action in (Action.PUBLISH, Action.DELETE) and exchange.method not in ("GET", "HEAD"):
             is_removal = action is Action.DELETE and exchange.method == "DELETE"

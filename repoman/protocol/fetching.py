@@ -11,12 +11,26 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from repoman.core.errors import RepomanError, UpstreamTimeout
+from django.db import InterfaceError, OperationalError
+
+from repoman.core.clock import monotonic
+from repoman.core.errors import (
+    NotFound,
+    QuotaExceeded,
+    RepomanError,
+    StorageFull,
+    Unavailable,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
 from repoman.core.fetch import Outcome, Plan
-from repoman.core.records import BlobRef
+from repoman.core.records import BlobRef, Rendered
 from repoman.core.wire import Response
 from repoman.ops.logs import logger
-from repoman.services import fetches
+from repoman.ops.metrics import Metrics
+from repoman.services import fetches, workshop
+from repoman.services.handle import RepositoryHandle, cache_headers
+from repoman.sources.remote import FIXED
 from repoman.transfer.client import Client
 from repoman.transfer.flight import Flight, Flights
 
@@ -38,6 +52,7 @@ class Fetches:
         self._beginning: dict[str, asyncio.Task[Flight | Outcome | None]] = {}
         self._renewals: set[asyncio.Task[None]] = set()
         self._is_alone = False
+        self._metrics: Metrics | None = None
 
     @property
     def flights(self) -> Flights:
@@ -47,7 +62,13 @@ class Fetches:
             configuration = settings.CONFIGURATION
             self._is_alone = configuration.workers == 1 and settings.DATABASES["default"]["ENGINE"].endswith("sqlite")
             self._made = Flights(Client(), run=pools().storage.run)
+            workshop.warm_up()
         return self._made
+
+    def count_in(self, metrics: Metrics) -> None:
+        """Where to count. No label is a name that anybody chose: outcomes only."""
+        self._metrics = metrics
+        metrics.gauges["upstream_fetches_under_way"] = lambda: float(self._made.count) if self._made else 0.0
 
     async def close(self) -> None:
         if self._made is not None:
@@ -89,6 +110,8 @@ class Fetches:
             prepared = await pools().decisions.run(lambda: fetches.prepare(plan, is_alone=self._is_alone))
             if prepared.is_ours:
                 return await self._fly(flights, plan, prepared)
+            if prepared.is_outdated:
+                return None
             error = prepared.error
             while error is None:
                 if waited > LONGEST_WAIT_SECONDS:
@@ -104,9 +127,21 @@ class Fetches:
             return Outcome(plan, error=error)
 
     async def _fly(self, flights: Flights, plan: Plan, prepared: fetches.Prepared) -> Flight:
+        begun = monotonic()
+
         async def adopt(outcome: Outcome) -> None:
             failed_before = outcome.error is not None
-            await pools().decisions.run(lambda: fetches.finish(plan, outcome, is_alone=self._is_alone))
+            size = outcome.staged.size if outcome.staged is not None else len(outcome.body)
+            took = monotonic() - begun
+            try:
+                await self._finished(plan, outcome, took)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning(
+                    "fetched_not_kept", extra={"fields": {"plan": plan.key[:200], "error": str(error)[:300]}}
+                )
+                raise Unavailable("the database is not available; try again", retry_after_seconds=2) from error
+            finally:
+                self._count(outcome, size)
             if outcome.error is not None and not failed_before:
                 raise outcome.error
 
@@ -122,6 +157,43 @@ class Fetches:
             self._renewals.add(renewal)
             renewal.add_done_callback(self._renewals.discard)
         return flight
+
+    async def _finished(self, plan: Plan, outcome: Outcome, seconds: float) -> None:
+        """Adopted, also where the pool is full at the moment: the bytes are here, and the claim must be given back."""
+        for _ in range(100):
+            try:
+                finishing = pools().decisions.run(
+                    lambda: fetches.finish(plan, outcome, is_alone=self._is_alone, seconds=seconds)
+                )
+            except Unavailable:
+                await asyncio.sleep(0.1)
+                continue
+            return await finishing
+        fetches.finish(plan, outcome, is_alone=self._is_alone, seconds=seconds)
+
+    def _count(self, outcome: Outcome, size: int) -> None:
+        if self._metrics is not None:
+            self._metrics.count("upstream_fetches", word_for(outcome))
+            self._metrics.count("upstream_bytes", amount=size)
+
+    def told(self, response: Response, handle: RepositoryHandle) -> Response:
+        """The answer with what is to be said of its freshness (RFC 9211): a rendered document says it by itself."""
+        asked = handle.asked
+        freshness = asked.served if isinstance(response.content, BlobRef) else asked.served or asked.listed
+        if freshness is None or response.status != 200:
+            return response
+        if freshness.status == "stale" and self._metrics is not None:
+            self._metrics.count("upstream_stale_answers")
+        if isinstance(response.content, Rendered):
+            return response
+        if freshness is FIXED:
+            lines = [("Cache-Status", "repoman; hit")]
+        elif freshness.status == "miss" and not freshness.ttl:
+            lines = [("Cache-Status", "repoman; fwd=miss")]
+        else:
+            lines = list(cache_headers(freshness, ()))
+        names = {name.lower() for name, _ in response.headers}
+        return replace(response, headers=[*response.headers, *(line for line in lines if line[0].lower() not in names)])
 
     async def _renew(self, flight: Flight) -> None:
         """Keep the claim while the fetch lasts."""
@@ -157,3 +229,32 @@ class Fetches:
             )
             return
         await exchange.finish(b"")
+
+
+def word_for(outcome: Outcome) -> str:
+    """An outcome as one of a few words, for counting."""
+    error = outcome.error
+    if error is None:
+        return "not_modified" if outcome.is_not_modified else "ok"
+    if isinstance(error, NotFound):
+        return "refused" if outcome.status in (401, 403) else "not_found"
+    if isinstance(error, UpstreamTimeout):
+        return "timeout"
+    if isinstance(error, QuotaExceeded | StorageFull):
+        return "no_room"
+    reason = str(error.detail.get("reason") or "")
+    if isinstance(error, UpstreamFailed):
+        return _WORDS.get(reason, "invalid")
+    return reason if reason in ("throttled", "breaker", "queue") else "other"
+
+
+_WORDS = {
+    "status": "error",
+    "credentials": "refused",
+    "token": "refused",
+    "connect": "connection",
+    "tls": "connection",
+    "protocol": "connection",
+    "address": "forbidden_address",
+    "redirect": "redirect",
+}

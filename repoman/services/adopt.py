@@ -7,15 +7,17 @@ door as any other, in the name of the server; so quota, events and revisions are
 from __future__ import annotations
 
 import datetime
+import logging
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
 from repoman.blobs import store
+from repoman.blobs.models import BlobDigest
 from repoman.catalog import selectors
-from repoman.catalog.models import Repository
+from repoman.catalog.models import Artifact, Repository
 from repoman.core import clock
 from repoman.core.actor import ALL_ACTIONS, system_actor
 from repoman.core.errors import (
@@ -28,12 +30,14 @@ from repoman.core.errors import (
 )
 from repoman.core.fetch import Outcome, Plan
 from repoman.core.format import handler_for
-from repoman.core.records import ListedFile, NewFile, NewVersion, Publication, Staged
+from repoman.core.records import Entry, ListedFile, NewFile, NewVersion, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
+from repoman.events.models import Event
+from repoman.events.record import record
 from repoman.sources import state
 from repoman.sources.models import UpstreamDocument
-from repoman.sources.records import joined, load_listing
-from repoman.sources.remote import Limits, document_key, find_file, pages_key
+from repoman.sources.records import dump_listing, joined, load_listing, unpacked
+from repoman.sources.remote import Limits, document_key, document_rows, find_file, generation_of, pages_key
 
 from . import workshop
 from .publish import publish
@@ -44,12 +48,14 @@ JITTER = 0.1
 _LINK = re.compile(r"<([^<>]{1,2000})>([^,<]{0,500})")
 _NEXT = re.compile(r";\s*rel\s*=\s*\"?[^\";]*\bnext\b")
 _MAX_AGE = re.compile(r"(?:^|[,\s])(?:s-maxage|max-age)\s*=\s*\"?(\d{1,9})")
+logger = logging.getLogger("repoman.upstream")
 
 
-def adopt(plan: Plan, outcome: Outcome) -> None:
+def adopt(plan: Plan, outcome: Outcome, seconds: float = 0.0) -> None:
     """Take over what came, and remember what it says about the upstream. Sets `outcome.error` where it cannot be kept.
 
-    Staged bytes that are not kept are discarded. Raises nothing but what the database raises.
+    `seconds`: how long the upstream took. What was asked for under other settings of the remote is not taken. Staged bytes
+    that are not kept are discarded. Raises nothing but what the database raises.
     """
     repository = Repository.objects.select_related("namespace").filter(pk=plan.repository_id).first()
     if repository is None or repository.state == Repository.State.DELETING:
@@ -57,8 +63,11 @@ def adopt(plan: Plan, outcome: Outcome) -> None:
         outcome.error = RepositoryNotFound("the repository was deleted meanwhile")
         return
     limits = Limits.of(repository.remote)
+    if generation_of(plan) != limits.generation:
+        _drop(outcome)
+        outcome.error = Unavailable("the remote's settings were changed meanwhile; try again", retry_after_seconds=1)
+        return
     key = document_key(plan.ref)
-    state.note(repository, outcome)
     if outcome.error is None and plan.kind != "probe":
         try:
             _keep(repository, limits, plan, outcome)
@@ -69,10 +78,13 @@ def adopt(plan: Plan, outcome: Outcome) -> None:
         except RepomanError as error:
             _drop(outcome)
             outcome.error = error
+    state.note(repository, outcome)
     if isinstance(outcome.error, NotFound):
         state.note_absent(repository.pk, limits.generation, key, limits.negative_ttl)
-        if plan.kind in ("listing", "tag"):
+        if plan.kind in ("listing", "tag", "file"):
             _forget(repository, key)
+    elif outcome.error is not None and state.is_trouble(outcome.error):
+        state.note_failed(repository.pk, limits.generation, key, outcome.error, seconds)
 
 
 def _drop(outcome: Outcome) -> None:
@@ -82,6 +94,7 @@ def _drop(outcome: Outcome) -> None:
 
 
 def _forget(repository: Repository, key: str) -> None:
+    """What the upstream says is gone is not served as its stale copy later."""
     rows = UpstreamDocument.objects.filter(repository=repository, key=key)
     if rows.exists():
         write(rows.delete)
@@ -121,31 +134,46 @@ def _save(
     *,
     records: bytes | None = None,
     mark: str = "",
+    changed: tuple[_Changed, ...] = (),
 ) -> None:
-    """The document's row as of now. A 304 leaves what it holds and makes it fresh again."""
+    """The document's row as of now, in one statement. A 304 leaves what it holds and makes it fresh again."""
     now = clock.now()
-    key = document_key(plan.ref)
-    changes: dict[str, object] = {"checked_at": now, "fresh_until": _until(limits, outcome.headers, now)}
-    if not outcome.is_not_modified:
-        changes |= {
-            "url": outcome.url or plan.url,
-            "etag": outcome.headers.get("etag", "")[:512],
-            "last_modified": outcome.headers.get("last-modified", "")[:64],
-            "fetched_at": now,
-            "generation": limits.generation,
-            "records": records,
-            "mark": mark,
-        }
+    # A body that nothing measured may have been cut: it is asked for again each time.
+    is_certain = outcome.is_not_modified or plan.kind == "tag" or outcome.size is not None
+    row = UpstreamDocument(
+        repository=repository,
+        key=document_key(plan.ref),
+        generation=limits.generation,
+        url=outcome.url or plan.url,
+        etag=_validator(outcome.headers.get("etag", ""), 512),
+        last_modified=_validator(outcome.headers.get("last-modified", ""), 64),
+        records=records,
+        mark=mark,
+        fetched_at=now,
+        checked_at=now,
+        fresh_until=_until(limits, outcome.headers, now) if is_certain else now,
+    )
 
     def block() -> None:
-        UpstreamDocument.objects.update_or_create(
-            repository=repository,
-            key=key,
-            defaults=changes,
-            create_defaults={"fetched_at": now, "url": plan.url, "generation": limits.generation, **changes},
-        )
+        _put(row, ("generation", "checked_at", "fresh_until") if outcome.is_not_modified else _ALL)
+        for each in changed:
+            each.record(repository)
 
     write(block)
+
+
+_ALL = ("generation", "url", "etag", "last_modified", "records", "mark", "fetched_at", "checked_at", "fresh_until")
+
+
+def _put(row: UpstreamDocument, fields: tuple[str, ...]) -> None:
+    UpstreamDocument.objects.bulk_create(
+        [row], update_conflicts=True, unique_fields=["repository", "key"], update_fields=fields
+    )
+
+
+def _validator(value: str, most: int) -> str:
+    """As it is, or not at all: a part of a validator would never match again."""
+    return value if len(value) <= most else ""
 
 
 def _keep_listing(repository: Repository, limits: Limits, plan: Plan, outcome: Outcome) -> None:
@@ -160,14 +188,15 @@ def _keep_listing(repository: Repository, limits: Limits, plan: Plan, outcome: O
     following = _next_page(plan, outcome)
     gathered = UpstreamDocument.objects.filter(repository=repository, key=pages_key(plan.ref))
     if plan.page:
-        row = gathered.first()
+        row = document_rows(repository.pk, pages_key(plan.ref)).first()
         if row is None or row.etag != str(plan.page - 1):
             raise Unavailable("the pages of the listing were asked for twice at the same time", retry_after_seconds=1)
         packed, mark = joined(row, packed)
     if following:
         _gather(repository, limits, plan, following, packed, mark)
         return
-    _save(repository, limits, plan, outcome, records=packed, mark=mark)
+    packed, mark, changed = _with_what_is_held(repository, plan.ref, packed, mark)
+    _save(repository, limits, plan, outcome, records=packed, mark=mark, changed=changed)
     if plan.page:
         write(gathered.delete)
 
@@ -187,18 +216,92 @@ def _gather(repository: Repository, limits: Limits, plan: Plan, following: str, 
     """Keep the pages so far; `etag` holds the number of the last one."""
     assert isinstance(plan.ref, ListingRef)
     now = clock.now()
-    values = {
-        "generation": limits.generation,
-        "url": following,
-        "etag": str(plan.page),
-        "records": packed,
-        "mark": mark,
-        "fetched_at": now,
-        "checked_at": now,
-        "fresh_until": now,
-    }
-    key = pages_key(plan.ref)
-    write(lambda: UpstreamDocument.objects.update_or_create(repository=repository, key=key, defaults=values))
+    row = UpstreamDocument(
+        repository=repository,
+        key=pages_key(plan.ref),
+        generation=limits.generation,
+        url=following,
+        etag=str(plan.page),
+        records=packed,
+        mark=mark,
+        fetched_at=now,
+        checked_at=now,
+        fresh_until=now,
+    )
+    write(lambda: _put(row, _ALL))
+
+
+# --- files that the upstream replaced --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """A file that is held here and that the upstream now lists with other bytes."""
+
+    package: str
+    path: str
+    held: str
+    listed: str
+
+    def record(self, repository: Repository) -> None:
+        """In the audit log and in the server's, once for each change."""
+        subject = f"{self.package}/{self.path}"
+        known = Event.objects.filter(kind="upstream:changed", repository=repository.key, subject=subject)
+        if any(event.detail.get("listed") == self.listed for event in known.order_by("-pk")[:10]):
+            return
+        record(
+            "upstream:changed",
+            actor=ACTOR,
+            repository=repository,
+            subject=subject,
+            allowed=False,
+            held=self.held,
+            listed=self.listed,
+        )
+        fields = {"repository": repository.key, "subject": subject, "held": self.held, "listed": self.listed}
+        logger.warning("upstream_changed_a_file", extra={"fields": fields})
+
+
+def _with_what_is_held(
+    repository: Repository, ref: ListingRef, packed: bytes, mark: str
+) -> tuple[bytes, str, tuple[_Changed, ...]]:
+    """The records with the digests and sizes of the files that are held here, which is what clients get, whatever the
+    upstream says of them by now."""
+    if ref.kind != "versions":
+        return packed, mark, ()
+    rows = Artifact.objects.filter(
+        package__repository=repository, package__name=ref.package, removed_revision=None
+    ).values_list("path", "blob_id", "blob__digest", "blob__size", "metadata")
+    held = {path: (blob, size, {"sha256": digest}, metadata) for path, blob, digest, size, metadata in rows}
+    if not held:
+        return packed, mark, ()
+    of_blob = {blob: digests for blob, _, digests, _ in held.values()}
+    for blob, algorithm, value in BlobDigest.objects.filter(blob__in=of_blob).values_list("blob", "algorithm", "hex"):
+        of_blob[blob][algorithm] = value
+    listing = unpacked(packed, mark)
+    changed: list[_Changed] = []
+
+    def kept(file: ListedFile) -> ListedFile:
+        if file.path not in held:
+            return file
+        _, size, digests, metadata = held[file.path]
+        told = {name: value.lower() for name, value in file.digests.items()}
+        common = told.keys() & digests.keys()
+        if all(told[name] == digests[name] for name in common) and (file.size is None or common or file.size == size):
+            return file
+        listed = next((f"{name}:{told[name]}" for name in sorted(common)), f"{file.size} bytes")
+        changed.append(_Changed(ref.package, file.path, f"sha256:{digests['sha256']}", listed))
+        return replace(file, digests=digests, size=size, metadata=metadata)
+
+    def with_kept(entry: Entry) -> Entry:
+        files = tuple(kept(file) for file in entry.files)
+        return replace(entry, files=files) if files != entry.files else entry
+
+    entries = tuple(with_kept(entry) for entry in listing.entries)
+    if not changed:
+        return packed, mark, ()
+    packed, mark = dump_listing(replace(listing, entries=entries))
+    return packed, mark, tuple(changed)
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
@@ -247,10 +350,11 @@ def _keep_file(repository: Repository, limits: Limits, plan: Plan, outcome: Outc
             _publish_file(repository, plan, outcome, None, "")
         _save(repository, limits, plan, outcome)
         return
+    if outcome.size is None:
+        raise UpstreamFailed("nothing in the upstream's answer says that it was complete; it was not kept")
     entry_name, listed = "", None
     if handler.is_listed:
-        about = document_key(ListingRef("versions", plan.ref.package))
-        document = UpstreamDocument.objects.filter(repository=repository, key=about).first()
+        document = document_rows(repository.pk, document_key(ListingRef("versions", plan.ref.package))).first()
         found = find_file(load_listing(document), plan.ref.path) if document is not None else None
         if found is not None:
             entry_name, listed = found[0].name, found[1]

@@ -89,6 +89,11 @@ class StoredFile(io.RawIOBase):
         return len(piece)
 
 
+def warm_up() -> None:
+    """Have the process started in the background, where it will most likely be needed soon."""
+    threading.Thread(target=_workshop.start, name="workshop-start", daemon=True).start()
+
+
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +116,12 @@ class _Workshop:
             return self._ask(function, arguments, left)
         finally:
             self._lock.release()
+
+    def start(self) -> None:
+        """Start the process if it is not there. Its first question waits until it is ready, in any case."""
+        with self._lock:
+            self._started()
+            self._rest()
 
     def _ask(self, function: Callable[..., Result], arguments: tuple[Any, ...], seconds: float) -> Result:
         connection = self._started()

@@ -18,11 +18,17 @@ from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
 @dataclass(slots=True)
 class Asked:
-    """Who asks, and what upstreams have answered in this request already (by plan key). `is_head`: no bytes are wanted."""
+    """Who asks, and what upstreams have answered in this request already (by plan key). `is_head`: no bytes are wanted.
+
+    `served` and `listed` are what a remote says of the file or version, and of the listing, that it gave last: how far it
+    can be trusted to be the upstream's present one. Of several listings the weakest counts.
+    """
 
     actor: Actor
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     is_head: bool = False
+    served: Freshness | None = None
+    listed: Freshness | None = None
 
 
 class Source(ABC):

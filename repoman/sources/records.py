@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from repoman.core.digest import Digest
-from repoman.core.records import Entry, ListedFile, Listing
+from repoman.core.errors import Unavailable
+from repoman.core.records import Entry, Freshness, ListedFile, Listing
 
 from .models import UpstreamDocument
 
@@ -56,24 +57,53 @@ def _entry(entry: Entry) -> dict[str, Any]:
     return found
 
 
-_loaded: OrderedDict[str, Listing] = OrderedDict()
+_loaded: OrderedDict[str, tuple[Listing, int]] = OrderedDict()
 _lock = threading.Lock()
-MOST_LOADED = 8
+LOADED_BYTES = 2 * 1024 * 1024  # of packed records, which take some twenty times as much as objects
 
 
 def load_listing(document: UpstreamDocument) -> Listing:
-    """The records that `dump_listing` packed. The last few are remembered: one listing serves many files."""
+    """The records of that document. The last ones are remembered by their mark: one listing serves many files, and most
+    requests need no more of the row than its mark."""
     with _lock:
         found = _loaded.get(document.mark)
         if found is not None:
             _loaded.move_to_end(document.mark)
-            return found
-    found = _load(bytes(document.records or b""))
+            return found[0]
+    # Mark and records in one look: the row may have changed since it was read.
+    row = UpstreamDocument.objects.filter(pk=document.pk).values_list("mark", "records").first()
+    if row is None:
+        raise Unavailable("the upstream's listing was dropped meanwhile; try again", retry_after_seconds=1)
+    mark, packed = row[0], bytes(row[1] or b"")
+    listing = _load(packed)
+    _remember(mark, listing, len(packed))
+    return listing
+
+
+def unpacked(packed: bytes, mark: str) -> Listing:
+    """What `dump_listing` packed, before it is in a row."""
+    listing = _load(packed)
+    _remember(mark, listing, len(packed))
+    return listing
+
+
+def _remember(mark: str, listing: Listing, size: int) -> None:
     with _lock:
-        _loaded[document.mark] = found
-        while len(_loaded) > MOST_LOADED:
-            _loaded.popitem(last=False)
-    return found
+        _loaded[mark] = (listing, size)
+        _loaded.move_to_end(mark)
+        total = sum(weight for _, weight in _loaded.values())
+        while total > LOADED_BYTES and len(_loaded) > 1:
+            total -= _loaded.popitem(last=False)[1][1]
+
+
+_STRENGTH = {"stale": 0, "hit": 1, "miss": 2}
+
+
+def weaker(one: Freshness | None, other: Freshness) -> Freshness:
+    """Of two documents that an answer is made of, the one that says how far it can be trusted."""
+    if one is None:
+        return other
+    return min(one, other, key=lambda mark: (_STRENGTH.get(mark.status, 1), mark.ttl))
 
 
 def joined(earlier: UpstreamDocument, packed: bytes) -> tuple[bytes, str]:

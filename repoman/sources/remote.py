@@ -11,11 +11,14 @@ ask for any number of names. Everything else that goes wrong is an error, never 
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+
+from django.db.models import QuerySet
 
 from repoman.catalog import selectors
 from repoman.catalog.models import Repository
@@ -38,11 +41,12 @@ from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 from . import state
 from .base import Asked, Source
 from .models import UpstreamDocument
-from .records import load_listing
+from .records import load_listing, weaker
 
 RECHECK_SECONDS = 10  # a listing that lacks a file somebody asks for by name is asked again if it is older than this
 KEY_CHARACTERS = 600
 MOST_PAGES = 200
+FIXED = Freshness("hit")  # of what never changes once it is held
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,20 @@ def document_key(ref: Ref) -> str:
     return text
 
 
+def plan_key(repository_id: int, generation: int, method: str, ref: Ref) -> str:
+    return f"{repository_id}.{generation}:{method}:{document_key(ref)}"
+
+
+def generation_of(plan: Plan) -> int:
+    """Under which settings of the remote the plan was made."""
+    return int(plan.key.partition(":")[0].partition(".")[2])
+
+
+def document_rows(repository_id: int, key: str) -> QuerySet[UpstreamDocument]:
+    """The row of that name without its records, which are large and mostly not needed."""
+    return UpstreamDocument.objects.defer("records").filter(repository_id=repository_id, key=key)
+
+
 def pages_key(ref: ListingRef) -> str:
     """Where the pages of a listing are gathered until the last one has come."""
     return document_key(ref) + "#pages"
@@ -90,6 +108,7 @@ class RemoteSource(Source):
         self._asked = asked
         self._handler = handler_for(repository.format)
         self._limits = Limits.of(repository.remote)
+        self._rows: dict[str, UpstreamDocument | None] = {}  # a source lives for one look, between two fetches
 
     @cached_property
     def _options(self) -> Any:
@@ -101,7 +120,13 @@ class RemoteSource(Source):
         row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
         is_held = row is not None and row.blob.state == row.blob.State.PRESENT
         if row is not None and is_held:
-            if not self._handler.files_change or self._is_current(ref):
+            if not self._handler.files_change:
+                was_asked = plan_key(self._repository.pk, self._limits.generation, "GET", ref) in self._asked.outcomes
+                self._asked.served = Freshness("miss") if was_asked else FIXED
+                return selectors.file_entry(row)
+            document = self._row(document_key(ref))
+            if document is not None and document.fresh_until > clock.now():
+                self._asked.served = _freshness(document, "hit")
                 return selectors.file_entry(row)
         listed = self._listed(ref) if self._handler.is_listed else None
         plan = self._file_plan(ref, listed, is_held=is_held)
@@ -117,20 +142,23 @@ class RemoteSource(Source):
                 return self._arriving(ref, plan, -1 if outcome.size is None else outcome.size, listed)
             row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
             if row is not None:
+                self._asked.served = self._fetched(ref, outcome)
                 return selectors.file_entry(row)
             raise UpstreamFailed(f"'{ref.path}' was fetched but could not be kept")
         else:
             trouble = outcome.error
         if isinstance(trouble, NotFound):
             raise FileNotFound(f"{self._repository.key} has no file '{ref.path}': {trouble.message}")
-        if row is not None and is_held and self._may_be_stale(document_key(ref)):
+        if row is not None and is_held and (stale := self._stale(document_key(ref))) is not None:
+            self._asked.served = stale
             return selectors.file_entry(row)
         raise trouble
 
-    def _is_current(self, ref: FileRef) -> bool:
-        """Of a file that may change: whether the upstream confirmed it lately, or does not answer."""
+    def _fetched(self, ref: Ref, outcome: Outcome) -> Freshness:
+        """Of what has been asked for in this request."""
         document = self._row(document_key(ref))
-        return document is not None and document.fresh_until > clock.now()
+        status = "hit" if outcome.is_not_modified else "miss"
+        return _freshness(document, status) if document is not None else Freshness(status)
 
     def _listed(self, ref: FileRef) -> ListedFile:
         """The file as the upstream's listing names it. Raises FileNotFound, and as `listing`."""
@@ -140,9 +168,13 @@ class RemoteSource(Source):
         if found is not None:
             return found[1]
         plan = self._listing_plan(about, document)
-        age = (clock.now() - document.checked_at).total_seconds()
-        if age > RECHECK_SECONDS and plan.key not in self._asked.outcomes and self._trouble() is None:
-            raise NeedFetch((plan,))
+        if (clock.now() - document.checked_at).total_seconds() > RECHECK_SECONDS:
+            outcome = self._asked.outcomes.get(plan.key)
+            trouble = outcome.error if outcome is not None else self._trouble(document_key(about))
+            if outcome is None and trouble is None:
+                raise NeedFetch((plan,))
+            if trouble is not None and not isinstance(trouble, NotFound):
+                raise trouble  # an upstream that does not answer has not said that it lacks the file
         raise FileNotFound(f"{self._repository.key} has no file '{ref.path}'")
 
     def _file_plan(self, ref: FileRef, listed: ListedFile | None, *, is_held: bool) -> Plan:
@@ -172,6 +204,7 @@ class RemoteSource(Source):
         metadata = dict(listed.metadata) if listed is not None else {}
         hex_digest = plan.digests.get("sha256", "")
         now = clock.now()
+        self._asked.served = Freshness("miss")
         blob = BlobRef(Digest.sha256(hex_digest), size, "", "", flight=plan.key)
         published = listed.published_at if listed is not None and listed.published_at is not None else now
         return FileEntry(ref.package, ref.path, blob, created_at=published, touched_at=now, metadata=metadata)
@@ -184,6 +217,7 @@ class RemoteSource(Source):
         held = selectors.live_tagged(self._repository.pk, ref.package, ref.tag)
         document = self._row(document_key(ref))
         if held is not None and document is not None and document.fresh_until > clock.now():
+            self._asked.served = _freshness(document, "hit")
             return selectors.version_entry(held)
         request = self._handler.upstream(ref, self._options)
         trouble = self._trouble(document_key(ref))
@@ -202,17 +236,20 @@ class RemoteSource(Source):
                 break
             held = selectors.live_tagged(self._repository.pk, ref.package, ref.tag)
             document = self._row(document_key(ref))
-            if held is not None and document is not None and document.fresh_until > clock.now():
+            if held is not None and document is not None and _is_answered(plan, outcome, held.name):
+                self._asked.served = _freshness(document, "hit" if plan.method == "HEAD" else "miss")
                 return selectors.version_entry(held)
         if isinstance(trouble, NotFound):
             raise VersionNotFound(f"{self._repository.key}/{ref.package} has no '{ref.tag}': {trouble.message}")
-        if held is not None and self._may_be_stale(document_key(ref)):
+        if held is not None and (stale := self._stale(document_key(ref))) is not None:
+            self._asked.served = stale
             return selectors.version_entry(held)
         raise trouble or UpstreamFailed(f"'{ref.package}:{ref.tag}' was fetched but could not be kept")
 
     def _version(self, ref: VersionRef) -> VersionEntry:
         row = selectors.live_version(self._repository.pk, ref.package, ref.version)
         if row is not None and (row.blob is None or row.blob.state == row.blob.State.PRESENT):
+            self._asked.served = FIXED
             return selectors.version_entry(row)
         algorithm, _, encoded = ref.version.partition(":")
         plan = self._plan("version", ref, self._handler.upstream(ref, self._options), digests={algorithm: encoded})
@@ -227,6 +264,7 @@ class RemoteSource(Source):
         row = selectors.live_version(self._repository.pk, ref.package, ref.version)
         if row is None:
             raise UpstreamFailed(f"'{ref.package}@{ref.version}' was fetched but could not be kept")
+        self._asked.served = Freshness("miss")
         return selectors.version_entry(row)
 
     # --- listings ----------------------------------------------------------------------------------------------------
@@ -235,10 +273,12 @@ class RemoteSource(Source):
         whole = whole_of(ref)
         document, freshness = self._document(whole)
         found = load_listing(document)
+        self._asked.listed = weaker(self._asked.listed, freshness)
         return replace(paged(found, ref), freshness=freshness)
 
     def mark(self, ref: ListingRef) -> str:
-        document, _ = self._document(whole_of(ref))
+        document, freshness = self._document(whole_of(ref))
+        self._asked.listed = weaker(self._asked.listed, freshness)
         return f"u{self._repository.pk}.{document.mark}"
 
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
@@ -258,15 +298,13 @@ class RemoteSource(Source):
         else:
             if outcome.error is None:
                 outcome = self._whole(ref, plan)
-                row = self._row(document_key(ref))
             if outcome.error is None and row is not None:
                 return row, _freshness(row, "hit" if outcome.is_not_modified else "miss")
             trouble = outcome.error
         if isinstance(trouble, NotFound):
             raise PackageNotFound(f"{self._repository.key} has no '{ref.package}': {trouble.message}")
-        if row is not None and self._may_be_stale(document_key(ref)):
-            detail = "offline" if self._limits.offline else "stale-if-error"
-            return row, _freshness(row, "stale", detail)
+        if row is not None and (stale := self._stale(document_key(ref))) is not None:
+            return row, stale
         raise trouble or UpstreamFailed(f"what the upstream says of '{ref.package}' was read but could not be kept")
 
     def _whole(self, ref: ListingRef, plan: Plan) -> Outcome:
@@ -301,7 +339,7 @@ class RemoteSource(Source):
         is_document = kind in ("listing", "tag", "version") and method == "GET"
         return Plan(
             repository_id=self._repository.pk,
-            key=f"{self._repository.pk}.{self._limits.generation}:{method}:{document_key(ref)}",
+            key=plan_key(self._repository.pk, self._limits.generation, method, ref),
             kind=kind,
             ref=ref,
             url=url,
@@ -313,22 +351,31 @@ class RemoteSource(Source):
         )
 
     def _row(self, key: str) -> UpstreamDocument | None:
-        row = UpstreamDocument.objects.filter(repository_id=self._repository.pk, key=key).first()
-        return row if row is not None and row.generation == self._limits.generation else None
+        if key not in self._rows:
+            row = document_rows(self._repository.pk, key).first()
+            is_ours = row is not None and row.generation == self._limits.generation
+            self._rows[key] = row if is_ours else None
+        return self._rows[key]
 
-    def _may_be_stale(self, key: str) -> bool:
-        """Whether what is held may still be served although its time is over."""
+    def _stale(self, key: str) -> Freshness | None:
+        """What is to be said of what is held if it may still be served although its time is over; None: it may not."""
         row = self._row(key)
         if row is None:
-            return False
+            return None
         if self._limits.offline:
-            return True
-        return row.fresh_until + datetime.timedelta(seconds=self._limits.stale_for) > clock.now()
+            return _freshness(row, "stale", "offline")
+        if row.fresh_until + datetime.timedelta(seconds=self._limits.stale_for) > clock.now():
+            return _freshness(row, "stale", "stale-if-error")
+        return None
 
     def _trouble(self, key: str = "") -> RepomanError | None:
-        """Why the upstream is not to be asked now; None: it may be."""
+        """Why the upstream is not to be asked now; None: it may be. Who holds a stale copy is not made to wait again and
+        again for an upstream that has just failed to answer."""
         if key and state.is_known_absent(self._repository.pk, self._limits.generation, key):
             return NotFound("the upstream does not have it (remembered)")
+        failed = state.failed_lately(self._repository.pk, self._limits.generation, key) if key else None
+        if failed is not None and self._stale(key) is not None:
+            return failed
         if self._limits.offline:
             return Unavailable(
                 f"the remote repository '{self._repository.key}' is set offline and does not hold this",
@@ -405,6 +452,11 @@ def paged(found: Listing, ref: ListingRef) -> Listing:
     return found
 
 
+def _is_answered(plan: Plan, outcome: Outcome, version: str) -> bool:
+    """Whether that version is what the upstream has just said that the tag is."""
+    return plan.method != "HEAD" or outcome.headers.get("docker-content-digest", "") == version
+
+
 def find_file(listing: Listing, path: str) -> tuple[Entry, ListedFile] | None:
     for entry in listing.entries:
         for file in entry.files:
@@ -417,7 +469,7 @@ def _freshness(row: UpstreamDocument, status: str, detail: str = "") -> Freshnes
     now = clock.now()
     return Freshness(
         status=status,
-        ttl=int((row.fresh_until - now).total_seconds()),
+        ttl=math.floor((row.fresh_until - now).total_seconds()),
         age=max(0, int((now - row.checked_at).total_seconds())),
         detail=detail,
     )

@@ -18,6 +18,7 @@ from repoman.core.format import handlers
 from repoman.services import contents, repositories
 from repoman.services.handle import own_options
 from repoman.services.undelete import undelete
+from repoman.sources.state import trouble_of
 
 from ..base import ApiView, Parameter, call
 from ..bodies import LARGEST, Body, Flag, Free, Text, Whole
@@ -40,13 +41,18 @@ class RepositoryShown(serializers.Serializer[Any]):
     state = serializers.CharField()
     options = serializers.DictField()
     remote = serializers.DictField(allow_null=True)
+    upstream_trouble = serializers.DictField(
+        allow_null=True, help_text="What was wrong when the upstream was asked last: error, status, since."
+    )
     members = serializers.ListField(child=serializers.CharField())
     deploy_target = serializers.CharField(allow_null=True)
     revision = serializers.IntegerField()
     created_at = serializers.DateTimeField()
 
 
-_READ_ONLY = frozenset({"namespace", "key", "url", "revision", "created_at", "created_by", "owner", "tenant", "size"})
+_READ_ONLY = frozenset(
+    {"namespace", "key", "url", "revision", "created_at", "created_by", "owner", "tenant", "size", "upstream_trouble"}
+)
 
 
 class RepositoryNew(Body):
@@ -102,6 +108,7 @@ def show_repository(row: RepositoryRow, base_url: str, seen: QuerySet[Repository
         "state": row.state,
         "options": options,
         "remote": remote,
+        "upstream_trouble": trouble_of(row) if row.remote is not None else None,
         "members": members,
         "deploy_target": target if target in members else None,
         "revision": row.revision,
@@ -235,7 +242,7 @@ class Packages(ApiView):
             "packages",
             [str],
             lambda after, limit: contents.packages(
-                self.repository, q=self.parameter("q"), after=after or "", limit=limit
+                self.actor, self.repository, q=self.parameter("q"), after=after or "", limit=limit
             ),
             lambda item: [item.name],
             PackageShown,
@@ -259,6 +266,7 @@ class Versions(ApiView):
             "versions",
             [int, str],
             lambda after, limit: contents.versions(
+                self.actor,
                 self.repository,
                 self.parameter("package"),
                 version=self.parameter("version"),
@@ -320,6 +328,7 @@ class Files(ApiView):
             "files",
             [str],
             lambda after, limit: contents.files(
+                self.actor,
                 self.repository,
                 self.parameter("package"),
                 version=self.parameter("version"),
