@@ -1,8 +1,9 @@
-"""twine, uv, Flit, Hatch, Poetry, PDM, build and pip against a local repository."""
+"""twine, uv, Flit, Hatch, Poetry, PDM, build and pip against local repositories, and through remote and virtual ones."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from formats.pypi import samples
 from tests.client import pypi_scenarios as scenarios
 from tests.client.pypi_scenarios import INSTALLERS, PUBLISHERS, Desk, Place
-from tests.running import Server
+from tests.running import Deployment, Server
 
 
 @pytest.fixture
@@ -30,6 +31,15 @@ def make_place(server: Server, login: str = "password") -> tuple[Place, str]:
         username = "__token__"
     base = server.admin.get(f"/api/v1/repositories/{key}").json()["url"]
     return Place(f"{base}simple/", base, username, password), key
+
+
+def yank(server: Server, key: str) -> None:
+    answer = server.admin.patch(
+        f"/api/v1/repositories/{key}/versions",
+        params={"package": "leaf", "version": "1.1"},
+        json={"yanked": True, "yanked_reason": "a reason to yank"},
+    )
+    assert answer.status_code in (200, 204), answer.text
 
 
 @pytest.fixture(params=["password", "token"])
@@ -95,12 +105,7 @@ def test_pypi_17_3_only_what_is_old_enough(desk: Desk, embedded: Server, tool: s
 def test_pypi_17_7_yanked_releases(desk: Desk, embedded: Server, tool: str) -> None:
     place, key = make_place(embedded)
     scenarios.twine(desk, place, [samples.wheel("leaf", "1.0"), samples.wheel("leaf", "1.1")])
-    answer = embedded.admin.patch(
-        f"/api/v1/repositories/{key}/versions",
-        params={"package": "leaf", "version": "1.1"},
-        json={"yanked": True, "yanked_reason": "a reason to yank"},
-    )
-    assert answer.status_code in (200, 204), answer.text
+    yank(embedded, key)
     scenarios.yanked_releases(desk, place, tool)
 
 
@@ -130,3 +135,67 @@ def test_pypi_8_3_2_over_quota_is_shown(desk: Desk, embedded: Server) -> None:
 def test_pypi_12_7_pip_index_versions(desk: Desk, seeded: Place) -> None:
     said = desk.run("pip-new", "index", "versions", "leaf", "--index-url", seeded.signed_index)
     assert "1.1" in said and "1.0" in said
+
+
+# --- through remote and virtual repositories -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A second server, whose remotes may reach the first one."""
+    with Deployment.embedded(tmp_path_factory.mktemp("relay"), REPOMAN_UPSTREAM_ALLOW="127.0.0.0/8") as server:
+        yield server
+
+
+def make_relayed(relay: Server, source: Place, kind: str) -> Place:
+    """A remote repository of the source, or a virtual one with a local member before that remote."""
+    namespace = relay.make_namespace()
+    remote = {"url": source.index, "username": source.username, "password": source.password}
+    key = relay.make_repository(namespace, format="pypi", type="remote", remote=remote)
+    if kind == "virtual":
+        local = relay.make_repository(namespace, format="pypi")
+        key = relay.make_repository(namespace, format="pypi", type="virtual", members=[local, key], deploy_target=local)
+    username, password = relay.make_user(namespace, "maintainer")
+    base = f"{relay.url}/pypi/{key}/"
+    return Place(f"{base}simple/", base, username, password)
+
+
+@pytest.fixture(params=["remote", "virtual"])
+def relayed(request: pytest.FixtureRequest, desk: Desk, embedded: Server, relay: Server) -> Place:
+    source, _ = make_place(embedded)
+    scenarios.seed_for_installers(desk, source)
+    return make_relayed(relay, source, request.param)
+
+
+@pytest.mark.parametrize("tool", INSTALLERS)
+def test_pypi_17_1_installing_through_others(desk: Desk, relayed: Place, tool: str) -> None:
+    scenarios.install_with_dependencies(desk, relayed, tool)
+
+
+def test_pypi_17_1_17_8_locking_through_others(desk: Desk, relayed: Place) -> None:
+    scenarios.lock_and_install_again(desk, relayed)
+    scenarios.poetry_lock_and_install(desk, relayed)
+    scenarios.pdm_lock_and_install(desk, relayed)
+
+
+@pytest.mark.parametrize("tool", INSTALLERS)
+def test_pypi_17_3_13_2_upload_times_and_yanks_through_a_remote(
+    desk: Desk, embedded: Server, relay: Server, tool: str
+) -> None:
+    source, key = make_place(embedded)
+    scenarios.twine(desk, source, [samples.wheel("leaf", "1.0")])
+    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(milliseconds=1)
+    scenarios.twine(desk, source, [samples.wheel("leaf", "1.1")])
+    scenarios.only_what_is_old_enough(
+        desk, make_relayed(relay, source, "remote"), tool, moment.isoformat().replace("+00:00", "Z")
+    )
+    yank(embedded, key)
+    scenarios.yanked_releases(desk, make_relayed(relay, source, "remote"), tool)
+
+
+@pytest.mark.parametrize("tool", ["twine", "uv", "poetry"])
+def test_pypi_8_3_13_publishing_through_a_virtual_repository(
+    desk: Desk, embedded: Server, relay: Server, tool: str
+) -> None:
+    source, _ = make_place(embedded)
+    scenarios.publish_and_repeat(desk, make_relayed(relay, source, "virtual"), tool)
