@@ -357,11 +357,10 @@ def delete_tarball(repo: Repo, request: Request, name: str, again: str | None, f
     if again is not None and again != f"@{names.split(name)[0]}":
         raise FileNotFound(f"'{name}' has no such file")
     try:
-        repo.open(FileRef(name, file))
+        _demand_revision(repo, name, revision)
+        repo.remove_file(FileRef(name, file))
     except NotFound:
-        return answer({"ok": True})
-    _demand_revision(repo, name, revision)
-    repo.remove_file(FileRef(name, file))
+        pass
     return answer({"ok": True})
 
 

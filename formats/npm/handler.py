@@ -90,7 +90,7 @@ class Npm(FormatHandler):
             name="tag_set",
         ),
         Route(
-            ("DELETE",), _ABOUT + r"/dist-tags/(?P<tag>[^/]+)", Action.PUBLISH, changes.delete_tag, name="tag_remove"
+            ("DELETE",), _ABOUT + r"/dist-tags/(?P<tag>[^/]+)", Action.DELETE, changes.delete_tag, name="tag_remove"
         ),
         # who may what (7.4)
         Route(_READ, _ABOUT + "/collaborators", Action.READ, views.collaborators, name="collaborators"),

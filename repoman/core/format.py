@@ -314,7 +314,7 @@ class FormatHandler(ABC):
 
     def check_remote(self, url: str) -> str:
         """A remote's `url` as it is kept. Raises BadRequest with what it should look like."""
-        return url.rstrip("/") + "/"
+        return url
 
     def client_url(self, base_url: str, key: str) -> str:
         """The address a client is given for this repository."""

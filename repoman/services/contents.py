@@ -20,6 +20,7 @@ from repoman.core.digest import looks_like_digest
 from repoman.core.errors import BadRequest, MethodNotAllowed, NotFound, PackageNotFound
 from repoman.core.format import handler_for
 from repoman.core.refs import FileRef, TagRef, VersionRef
+from repoman.sources.virtual import leaves_of
 
 from . import annotate, delete
 from .purge import BATCH, purge_revision
@@ -59,21 +60,33 @@ class FileItem:
     uploaded_by: str
 
 
-def packages(repository: Repository, *, q: str = "", after: str = "", limit: int) -> list[PackageItem]:
-    """Names that hold something, in byte order after `after`; `q` is a substring, taken literally."""
-    rows = selectors.live_packages([repository.pk]).order_by("name")
+def _places(actor: Actor, repository: Repository) -> list[Repository]:
+    """Where the content is: the repository, or those members of a virtual one that the actor may read."""
+    if repository.type != Repository.Type.VIRTUAL:
+        return [repository]
+    return [leaf for leaf in leaves_of(repository) if Action.READ in permissions.allowed_actions(actor, leaf)]
+
+
+def packages(actor: Actor, repository: Repository, *, q: str = "", after: str = "", limit: int) -> list[PackageItem]:
+    """Names that hold something, in byte order after `after`; `q` is a substring, taken literally. Of a remote: what is
+    held here; of a virtual repository: what its members hold."""
+    places = _places(actor, repository)
+    rows = selectors.live_packages([place.pk for place in places]).order_by("name")
     if q:
         rows = rows.filter(name__icontains=q)
     if after:
         rows = rows.filter(name__gt=after)
-    return [PackageItem(name) for name in rows.values_list("name", flat=True)[:limit]]
+    return [PackageItem(name) for name in rows.values_list("name", flat=True).distinct()[:limit]]
 
 
-def _package(repository: Repository, name: str) -> Package:
-    found = Package.objects.filter(repository=repository, name=handler_for(repository.format).normalize(name)).first()
-    if found is None or not selectors.package_exists(repository.pk, found.name):
-        raise PackageNotFound(f"'{repository.key}' has no package '{name[:200]}'")
-    return found
+def _package(actor: Actor, repository: Repository, name: str) -> Package:
+    """The package; in a virtual repository the first readable member's that has it."""
+    plain = handler_for(repository.format).normalize(name)
+    for place in _places(actor, repository):
+        found = Package.objects.filter(repository=place, name=plain).first()
+        if found is not None and selectors.package_exists(place.pk, found.name):
+            return found
+    raise PackageNotFound(f"'{repository.key}' has no package '{name[:200]}'")
 
 
 def _is_tag(repository: Repository, version: str) -> bool:
@@ -81,11 +94,17 @@ def _is_tag(repository: Repository, version: str) -> bool:
 
 
 def versions(
-    repository: Repository, package: str, *, version: str = "", after: tuple[int, str] | None = None, limit: int
+    actor: Actor,
+    repository: Repository,
+    package: str,
+    *,
+    version: str = "",
+    after: tuple[int, str] | None = None,
+    limit: int,
 ) -> list[VersionItem]:
     """Versions of the package, the newest revision first; `version` names one, where the format has digests also by
     tag. `after` is (revision, version) of the last one seen. Raises PackageNotFound."""
-    owner = _package(repository, package)
+    owner = _package(actor, repository, package)
     rows = Version.objects.filter(package=owner, removed_revision=None, gate_state=Content.Gate.OPEN)
     if version and _is_tag(repository, version):
         rows = rows.filter(tags__name=version, tags__removed_revision=None)
@@ -125,10 +144,17 @@ def versions(
 
 
 def files(
-    repository: Repository, package: str, *, version: str = "", name: str = "", after: str = "", limit: int
+    actor: Actor,
+    repository: Repository,
+    package: str,
+    *,
+    version: str = "",
+    name: str = "",
+    after: str = "",
+    limit: int,
 ) -> list[FileItem]:
     """Files of the package, or of one of its versions, by path in byte order. Raises PackageNotFound."""
-    owner = _package(repository, package)
+    owner = _package(actor, repository, package)
     rows = Artifact.objects.filter(package=owner, removed_revision=None, gate_state=Content.Gate.OPEN)
     if version:
         named = Version.objects.filter(package=owner, removed_revision=None, gate_state=Content.Gate.OPEN)
@@ -157,8 +183,14 @@ def files(
 # --- taking away -----------------------------------------------------------------------------------------------------
 
 
+def _check_not_virtual(repository: Repository) -> None:
+    if repository.type == Repository.Type.VIRTUAL:
+        raise MethodNotAllowed(f"'{repository.key}' is virtual: change the member that has it", allow=["GET", "HEAD"])
+
+
 def _check_removal(actor: Actor, repository: Repository, purge: bool) -> None:
     permissions.check(actor, repository, Action.DELETE)
+    _check_not_virtual(repository)
     if purge:
         permissions.check(actor, repository, Action.MANAGE)
 
@@ -179,7 +211,7 @@ def remove_versions(
     _check_removal(actor, repository, purge)
     if bool(version) == everything:
         raise BadRequest("name one 'version', or ask for 'all=true'")
-    owner = _package(repository, package)
+    owner = _package(actor, repository, package)
     revisions: list[int] = []
     parts: list[int] = []
     if version and _is_tag(repository, version):
@@ -223,7 +255,7 @@ def remove_file(actor: Actor, repository: Repository, package: str, *, name: str
     _check_removal(actor, repository, purge)
     if not name and not handler_for(repository.format).files_are_packages:
         raise BadRequest("'name' is needed: which file of the package?")
-    owner = _package(repository, package)
+    owner = _package(actor, repository, package)
     revision = delete.remove_file(repository, actor, FileRef(owner.name, name or owner.name))
     if purge:
         _purge(repository, [revision])
@@ -247,9 +279,10 @@ def annotate_version(
 ) -> None:
     """Yanking and deprecation, for formats that have them. Raises VersionNotFound, MethodNotAllowed for the others."""
     permissions.check(actor, repository, Action.PUBLISH)
+    _check_not_virtual(repository)
     if not handler_for(repository.format).annotations:
         raise MethodNotAllowed(
             f"{repository.format} repositories have no {', '.join(sorted(changes)) or 'annotations'}",
             allow=["GET", "HEAD", "DELETE"],
         )
-    annotate.annotate(repository, actor, _package(repository, package).name, {version: changes})
+    annotate.annotate(repository, actor, _package(actor, repository, package).name, {version: changes})

@@ -19,6 +19,7 @@ from repoman.core.refs import FileRef, TagRef, VersionRef
 from repoman.events.record import record
 from repoman.policy import gates
 
+from .publish import burns
 from .transactions import write
 
 
@@ -123,7 +124,7 @@ def _close_version(removal: _Removal, version: Version) -> None:
         files = _own_files(version)
         digests = _burn_files(removal, files)
         writes.close(Artifact.objects.filter(pk__in=[file.pk for file in files]), revision, removal.moment)
-    if removal.handler.burns == "version":
+    if burns(removal.repository) == "version":
         writes.burn(removal.package.pk, [(version.name, digests[0] if digests else "")], removal.moment)
     subject = f"{removal.package.name}@{version.name}" if version.blob_id else f"{removal.package.name} {version.name}"
     removal.record("version:delete", subject, tags=names, files=digests)
@@ -138,7 +139,7 @@ def _own_files(version: Version) -> list[Artifact]:
 
 def _burn_files(removal: _Removal, files: Sequence[Artifact]) -> list[str]:
     """Their digests; and where the format does not use a file's name twice, that is noted."""
-    if removal.handler.burns == "file":
+    if burns(removal.repository) == "file":
         writes.burn(removal.package.pk, [(file.path, file.blob.digest) for file in files], removal.moment)
     return [file.blob.digest for file in files]
 

@@ -203,8 +203,8 @@ class RepositoryHandle:
         return PackageState(row.name, row.revision, row.created_at, row.changed_at, row.metadata)
 
     def _reads_nothing(self, name: str) -> bool:
-        """Who may only publish learns from a package's state what a publish would tell as well; others need READ."""
-        return not (Action.READ in self._actions or Action.PUBLISH in self._actions)
+        """Who may only publish or delete learns from a package's state what doing it would tell as well."""
+        return not self._actions & {Action.READ, Action.PUBLISH, Action.DELETE}
 
     def find_in_repository(self, sha256: str) -> FileEntry | None:
         row = selectors.artifact_with_bytes(permissions.readable(self.actor), sha256)

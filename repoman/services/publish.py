@@ -145,6 +145,11 @@ def _describe_package(change: _Change, package: Package, metadata: Mapping[str, 
         Package.objects.filter(pk=package.pk).update(metadata=merged)
 
 
+def burns(repository: Repository) -> str:
+    """What of the repository never comes back under its name; of a remote, where removing only evicts, nothing."""
+    return handler_for(repository.format).burns if repository.type == Repository.Type.LOCAL else ""
+
+
 def _refuse_burned(package: Package, name: str) -> None:
     if Burned.objects.filter(package=package, name=name).exists():
         raise Conflict(
@@ -181,7 +186,7 @@ def _put_file(
         clash = selectors.path_clash(change.repository.pk, new.path)
         if clash is not None:
             raise Conflict(f"'{new.path}' cannot be both a file and a folder: '{clash}' is there")
-    if live is None and change.handler.burns == "file":
+    if live is None and burns(change.repository) == "file":
         _refuse_burned(package, new.path)
     revision = change.stamp()
     if live is not None:
@@ -226,7 +231,7 @@ def _put_version(
         if change.handler.versions_own_files:
             _extend(change, live, parts)
         return live
-    if change.handler.burns == "version":
+    if burns(change.repository) == "version":
         _refuse_burned(package, new.version)
     revision = change.stamp()
     version = writes.insert_version(

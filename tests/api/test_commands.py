@@ -13,9 +13,13 @@ from django.test import override_settings
 from repoman.access import registry_tokens, secrets
 from repoman.access.authenticate import authenticate
 from repoman.access.models import SigningKey
-from repoman.core.actor import Actor
+from repoman.blobs import store
+from repoman.catalog.models import Repository
+from repoman.core.actor import ALL_ACTIONS, Actor, system_actor
 from repoman.core.errors import CredentialsInvalid
+from repoman.core.records import NewFile, NewVersion, Publication
 from repoman.events.models import Event
+from repoman.services import publish
 
 from .conftest import PASSWORD, Caller, basic
 
@@ -57,3 +61,27 @@ def test_k3_rotate_keys_loses_no_token_and_no_secret(settings: Any) -> None:
     run("rotate_keys", "--forget-old")
     with pytest.raises(CredentialsInvalid):
         sign_in(token)
+
+
+def test_annotate_yanks_and_takes_it_back(admin: Caller, acme: str) -> None:
+    admin.post("namespaces/acme/repositories", {"name": "python", "format": "pypi", "type": "local"})
+    repository = Repository.objects.get(key="acme/python")
+    publication = Publication(
+        "demo",
+        files=(NewFile("demo-1.0.tar.gz", store.stage(b"x")),),
+        version=NewVersion("1.0", files=("demo-1.0.tar.gz",)),
+    )
+    publish.publish(repository, system_actor("test"), ALL_ACTIONS, publication)
+    assert run("annotate", "acme/python", "demo", "1.0", "--yank", "broken")["yanked"]
+    shown = admin.get("repositories/acme/python/versions?package=demo").json["items"]
+    assert [item["yanked"] for item in shown] == [True]
+    run("annotate", "acme/python", "demo", "1.0", "--unyank")
+    assert not admin.get("repositories/acme/python/versions?package=demo").json["items"][0]["yanked"]
+    for arguments, match in (
+        (("acme/missing", "demo", "1.0", "--unyank"), "no repository"),
+        (("acme/python", "demo", "2.0", "--unyank"), "no version"),
+        (("acme/python", "other", "1.0", "--unyank"), "no package"),
+        (("acme/python", "demo", "1.0", "--deprecate", "old"), "no 'deprecated'"),
+    ):
+        with pytest.raises(CommandError, match=match):
+            run("annotate", *arguments)

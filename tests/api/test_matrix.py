@@ -129,6 +129,10 @@ def test_f1_f2_f7_each_caller_gets_what_the_declaration_says(
 
 # These only say what is wrong with the address, whatever the method.
 ALWAYS_REFUSED = {("oci", "no_image")}
+# These ask in a body, or say that nothing is uploaded there: they change nothing.
+ASKED_IN_A_BODY = {("npm", "audit_bulk"), ("npm", "audit_tree"), ("pypi", "index_hint")}
+# These are about the caller's own account, whatever the repository.
+OWN_ACCOUNT = {("npm", name) for name in ("web_login", "sign_in", "sign_out", "token_make", "token_revoke")}
 
 
 @pytest.mark.parametrize(("format_name", "route"), ROUTES, ids=ROUTE_NAMES)
@@ -136,7 +140,12 @@ def test_f2_every_route_of_a_format_says_what_it_needs(format_name: str, route: 
     assert isinstance(route.action, Action)
     if (format_name, route.name) not in ALWAYS_REFUSED and not set(route.methods) <= SAFE:
         assert not set(route.methods) & SAFE, "one action for reading and writing"
-        assert route.action in (Action.PUBLISH, Action.DELETE, Action.MANAGE)
+        if (format_name, route.name) in ASKED_IN_A_BODY:
+            assert route.action is Action.READ
+        elif (format_name, route.name) in OWN_ACCOUNT:
+            assert route.action is Action.PUBLIC
+        else:
+            assert route.action in (Action.PUBLISH, Action.DELETE, Action.MANAGE)
     assert route.name, "a route needs a name"
 
 
@@ -159,6 +168,50 @@ ADDRESSES = {
     ("generic", "file"): "folder/none.txt",
     ("generic", "file_put"): "folder/{caller}.txt",
     ("generic", "file_delete"): "folder/none.txt",
+    ("npm", "packument"): "none",
+    ("npm", "tarball"): "none/-/none-1.0.0.tgz",
+    ("npm", "version"): "none/1.0.0",
+    ("npm", "publish"): "none",
+    ("npm", "change"): "none/-rev/1",
+    ("npm", "unpublish"): "none/-rev/1",
+    ("npm", "tarball_delete"): "none/-/none-1.0.0.tgz/-rev/1",
+    ("npm", "tags"): "-/package/none/dist-tags",
+    ("npm", "tag_set"): "-/package/none/dist-tags/beta",
+    ("npm", "tag_remove"): "-/package/none/dist-tags/beta",
+    ("npm", "collaborators"): "-/package/none/collaborators",
+    ("npm", "visibility"): "-/package/none/visibility",
+    ("npm", "access_read"): "-/package/none/access",
+    ("npm", "access"): "-/package/none/access",
+    ("npm", "scope_packages"): "-/org/scope/package",
+    ("npm", "user_packages"): "-/user/somebody/package",
+    ("npm", "ping"): "-/ping",
+    ("npm", "search"): "-/v1/search?text=none",
+    ("npm", "audit_bulk"): "-/npm/v1/security/advisories/bulk",
+    ("npm", "audit_tree"): "-/npm/v1/security/audits/quick",
+    ("npm", "keys"): "-/npm/v1/keys",
+    ("npm", "attestations"): "-/npm/v1/attestations/none@1.0.0",
+    ("npm", "whoami"): "-/whoami",
+    ("npm", "web_login"): "-/v1/login",
+    ("npm", "sign_in"): "-/user/org.couchdb.user:{caller}",
+    ("npm", "user"): "-/user/org.couchdb.user:{caller}",
+    ("npm", "sign_out"): "-/user/token/none",
+    ("npm", "profile"): "-/npm/v1/user",
+    ("npm", "tokens"): "-/npm/v1/tokens",
+    ("npm", "token_make"): "-/npm/v1/tokens",
+    ("npm", "token_revoke"): "-/npm/v1/tokens/token/none",
+    ("pypi", "index"): "simple/",
+    ("pypi", "index_slash"): "simple",
+    ("pypi", "project"): "simple/none/",
+    ("pypi", "project_slash"): "simple/none",
+    ("pypi", "hatch_page"): "+simple/none/",
+    ("pypi", "file"): "files/none/none-1.0.tar.gz",
+    ("pypi", "provenance"): "integrity/none/1.0/none-1.0.tar.gz/provenance",
+    ("pypi", "upload"): "",
+    ("pypi", "upload_hint"): "legacy/",
+    ("pypi", "index_hint"): "simple/none/",
+    ("pypi", "api"): "none/json",
+    ("pypi", "api_version"): "none/1.0/json",
+    ("pypi", "project_hint"): "none/",
 }
 
 
@@ -185,6 +238,9 @@ def test_f1_f2_e5_each_caller_gets_what_the_route_says(format_name: str, route: 
     prefix = handlers()[format_name].prefix
     template = ADDRESSES[format_name, route.name]
     assert route.regex.match(template.partition("?")[0].format(caller="x")), "the sample is not this route's"
+    if route.action is Action.PUBLIC:
+        _is_the_same_everywhere(format_name, route, f"/{prefix}", template, callers)
+        return
     outcomes: dict[str, Any] = {
         "nobody": 401,
         "stranger": 404,
@@ -207,6 +263,21 @@ def test_f1_f2_e5_each_caller_gets_what_the_route_says(format_name: str, route: 
                 assert answer.status_code == expected, (method, who, answer.status_code, answer.text)
             if who == "nobody":
                 assert "www-authenticate" in answer.headers
+
+
+def _is_the_same_everywhere(
+    format_name: str, route: Route, prefix: str, template: str, callers: dict[str, Any]
+) -> None:
+    """A public route says the same whatever the repository, so that it does not tell which ones there are."""
+    for method in route.methods:
+        for who in ("nobody", "stranger", "token:read"):
+            path = template.format(caller=who.replace(":", "-"))
+            client: httpx.Client = callers["clients"][format_name, who]
+            there, missing = (
+                client.request(method, f"{prefix}/{key}/{path}", content=b"")
+                for key in (callers["keys"][format_name], "no-such/place")
+            )
+            assert there.status_code < 500 and there.status_code == missing.status_code, (method, who, there.text)
 
 
 def allows(actions: frozenset[Action], needed: Action) -> bool:

@@ -73,7 +73,12 @@ def test_a_repository_is_made_shown_and_changed(admin: Caller, acme: str) -> Non
         {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "ftp://registry.example"}},
         {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "https://user:secret@registry.example"}},
         {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "https://registry.example/?a=b"}},
-        {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "https://registry.example", "metadata_ttl": -1}},
+        {
+            "name": "ok",
+            "format": "oci",
+            "type": "remote",
+            "remote": {"url": "https://registry.example", "metadata_ttl": -1},
+        },
         {"name": "ok", "format": "oci", "type": "remote", "remote": {"url": "https://registry.example", "ttl": 1}},
         {"name": "ok", "format": "oci", "type": "remote"},
         {"name": "ok", "format": "oci", "type": "virtual", "members": ["acme/missing"]},
@@ -158,7 +163,7 @@ def test_k3_a_remotes_password_is_never_shown_and_stored_encrypted(admin: Caller
     kept = row("acme/mirror").remote
     assert kept is not None and kept["password"] == stored["password"]
     admin.patch(where, {"remote": {"password": None, "username": None}})
-    assert row("acme/mirror").remote == {"url": "https://registry.example", "metadata_ttl": 5}
+    assert row("acme/mirror").remote == {"url": "https://registry.example", "metadata_ttl": 5, "generation": 1}
     for bad in ({"url": None}, {"metadata_ttl": -1}, {"offline": "yes"}, {"unknown": 1}, {"token_realms": [1]}):
         assert admin.patch(where, {"remote": bad}).status == 400
 
