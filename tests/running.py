@@ -128,7 +128,7 @@ class Server:
     def make_user(self, key: str = "", role: str = "", *, username: str = "", **fields: Any) -> tuple[str, str]:
         """A user with a role on the namespace or repository `key`. Returns name and password."""
         username = username or f"user{next(_numbers)}{secrets.token_hex(4)}"
-        password = secrets.token_urlsafe(12)
+        password = f"p{secrets.token_urlsafe(12)}"  # a dash at its beginning would be an option to some clients
         self._created(self.admin.post("/api/v1/users", json={"username": username, "password": password, **fields}))
         if key:
             where = f"repositories/{key}" if "/" in key else f"namespaces/{key}"
