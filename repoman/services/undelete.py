@@ -1,6 +1,7 @@
 """Bringing back what one revision removed, as long as the trash holds it.
 
-Nothing in the log changes: the closed rows stay closed, and copies of them become live under a new revision.
+Nothing in the log changes: the closed rows stay closed, and copies of them become live under a new revision. Where
+versions own their files, a file comes back only with its version, and a version only with the files that went with it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field
 from typing import Any
+
+from django.db.models import Q
 
 from repoman.access import permissions
 from repoman.blobs.models import Blob
@@ -61,8 +64,12 @@ def _undelete(repository: Repository, revision: int, actor: Actor) -> Undeleted:
     tags = list(Tag.objects.filter(**closed).select_related("package", "version").order_by("pk"))
     if not (artifacts or versions or tags):
         raise NotFound(f"revision {revision} of '{repository.key}' removed nothing that the trash still holds")
+    named = set(parts.values_list("artifact_id", flat=True))
     for artifact in artifacts:
-        change.artifact(artifact)
+        if not change.owns_files:
+            change.artifact(artifact)
+        elif artifact.pk not in named:  # a purge that takes versions first was here, or was cut off
+            change.skipped("file", artifact.package.name, artifact.path, "its version is gone")
     for version in versions:
         change.version(version)
     for tag in tags:
@@ -72,8 +79,8 @@ def _undelete(repository: Repository, revision: int, actor: Actor) -> Undeleted:
         rows: list[Any] = [*artifacts, *versions, *tags]
         for package_id in {row.package_id for row in rows}:
             writes.stamp_package(package_id, outcome.revision, change.moment)
-            names = [row.path for row in artifacts] + [row.name for row in versions]
-            Burned.objects.filter(package_id=package_id, name__in=names).delete()
+        for one in outcome.restored:  # what did not come back stays burned
+            Burned.objects.filter(package__repository=current, package__name=one["package"], name=one["name"]).delete()
         record(
             "repository:undelete",
             actor=actor,
@@ -95,6 +102,10 @@ class _Restoration:
     outcome: Undeleted
     blobs: dict[int, Blob]
 
+    @property
+    def owns_files(self) -> bool:
+        return handler_for(self.repository.format).versions_own_files
+
     def _stamp(self) -> int:
         if self.outcome.revision is None:
             self.outcome.revision = writes.next_revision(self.repository)
@@ -103,7 +114,7 @@ class _Restoration:
     def _restored(self, kind: str, package: str, name: str) -> None:
         self.outcome.restored.append({"kind": kind, "package": package, "name": name})
 
-    def _skipped(self, kind: str, package: str, name: str, reason: str) -> None:
+    def skipped(self, kind: str, package: str, name: str, reason: str) -> None:
         self.outcome.skipped.append({"kind": kind, "package": package, "name": name, "reason": reason})
 
     def artifact(self, row: Artifact) -> Artifact | None:
@@ -112,10 +123,10 @@ class _Restoration:
         if live is not None:
             same = live.blob_id == row.blob_id
             reason = "it is there already" if same else "another file has its path now"
-            self._skipped("file", row.package.name, row.path, reason)
+            self.skipped("file", row.package.name, row.path, reason)
             return live if same else None
         if row.blob_id not in self.blobs:
-            self._skipped("file", row.package.name, row.path, "its bytes are gone")
+            self.skipped("file", row.package.name, row.path, "its bytes are gone")
             return None
         self._restored("file", row.package.name, row.path)
         # A file that no version named had no revision of its own, and needs none now.
@@ -126,17 +137,18 @@ class _Restoration:
         live = Version.objects.filter(package=row.package, name=row.name, removed_revision=None).first()
         if live is not None:
             same = live.blob_id == row.blob_id
-            if same and handler_for(self.repository.format).versions_own_files and self._rejoin(row, live):
+            if same and self.owns_files and self._rejoin(row, live):
                 return
             reason = "it is there already" if same else "another version has its name now"
-            self._skipped("version", row.package.name, row.name, reason)
+            self.skipped("version", row.package.name, row.name, reason)
             return
         if row.blob_id is not None and row.blob_id not in self.blobs:
-            self._skipped("version", row.package.name, row.name, "its bytes are gone")
+            self.skipped("version", row.package.name, row.name, "its bytes are gone")
             return
-        parts = [self._part(part) for part in row.artifacts.select_related("package").order_by("pk")]
-        if any(part is None for part in parts):
-            self._skipped("version", row.package.name, row.name, "one of its files cannot be brought back")
+        files = self._files_of(row)
+        parts = [part for part in map(self._part, files) if part is not None]
+        if not parts if self.owns_files else len(parts) < len(files):
+            self.skipped("version", row.package.name, row.name, "one of its files cannot be brought back")
             return
         copy = writes.copy_live(row, added_revision=self._stamp())
         VersionArtifact.objects.bulk_create([VersionArtifact(version=copy, artifact=part) for part in parts])
@@ -145,12 +157,20 @@ class _Restoration:
     def _rejoin(self, row: Version, live: Version) -> bool:
         """Give the live version the files of the closed one that have come back. False where it has them all."""
         known = set(VersionArtifact.objects.filter(version=live).values_list("artifact_id", flat=True))
-        parts = [self._part(part) for part in row.artifacts.select_related("package").order_by("pk")]
+        parts = map(self._part, self._files_of(row))
         new = [part for part in parts if part is not None and part.pk not in known]
         VersionArtifact.objects.bulk_create([VersionArtifact(version=live, artifact=part) for part in new])
         if new:
+            self._stamp()
             self._restored("version", row.package.name, row.name)
         return bool(new)
+
+    def _files_of(self, row: Version) -> list[Artifact]:
+        """Its files; where versions own them, without those that another revision removed."""
+        files = row.artifacts.select_related("package").order_by("pk")
+        if self.owns_files:
+            files = files.filter(Q(removed_revision=None) | Q(removed_revision=row.removed_revision))
+        return list(files)
 
     def _part(self, row: Artifact) -> Artifact | None:
         """The live file a version that comes back names: the very row, or what stands for it now."""
@@ -163,11 +183,11 @@ class _Restoration:
 
     def tag(self, row: Tag) -> None:
         if Tag.objects.filter(package=row.package, name=row.name, removed_revision=None).exists():
-            self._skipped("tag", row.package.name, row.name, "the tag points elsewhere now")
+            self.skipped("tag", row.package.name, row.name, "the tag points elsewhere now")
             return
         target = Version.objects.filter(package=row.package, name=row.version.name, removed_revision=None).first()
         if target is None:
-            self._skipped("tag", row.package.name, row.name, "its version is not there")
+            self.skipped("tag", row.package.name, row.name, "its version is not there")
             return
         writes.add_tag(target, row.name, self._stamp(), self.actor.principal_id)
         self._restored("tag", row.package.name, row.name)
