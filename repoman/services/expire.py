@@ -1,4 +1,4 @@
-"""Ending upload sessions that nobody continued, and removing what unfinished transfers left in the store."""
+"""Ending upload sessions that nobody continued, and removing what unfinished transfers and dead fetches left."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from repoman.blobs.models import EndedUpload, Upload
 from repoman.core import clock
 from repoman.jobs.progress import Progress, silent
 from repoman.policy import quota
+from repoman.sources.models import Fill
 
 from .release import for_update
 from .transactions import write
@@ -22,6 +23,7 @@ from .upload import note_end
 BATCH = 200
 # A sink is marked just before the row that names it says so; what is this much older than any session is nobody's.
 SWEEP_MARGIN_SECONDS = 60
+CLAIM_MARGIN_SECONDS = 300
 
 
 def expire_uploads(*, ttl_seconds: int | None = None, progress: Progress = silent) -> dict[str, int]:
@@ -37,6 +39,9 @@ def expire_uploads(*, ttl_seconds: int | None = None, progress: Progress = silen
     oldest = now - datetime.timedelta(seconds=max(seconds, configured) + SWEEP_MARGIN_SECONDS)
     forgotten = EndedUpload.objects.filter(ended_at__lt=oldest)
     write(lambda: forgotten.delete())
+    # Claims of fetches whose process died; nobody waits for them any more.
+    ended = Fill.objects.filter(until__lt=now - datetime.timedelta(seconds=CLAIM_MARGIN_SECONDS))
+    write(lambda: ended.delete())
     counts["swept"] = store.driver().sweep(oldest.timestamp())
     return counts
 

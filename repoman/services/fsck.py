@@ -11,6 +11,7 @@ collector will reclaim, say.
 from __future__ import annotations
 
 import datetime
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,13 +23,28 @@ from django.db.models.functions import Coalesce, Greatest
 from repoman.blobs import store
 from repoman.blobs.drivers.base import BlobMissing, SinkBusy, SinkLost, StoreCorrupt, StoreError
 from repoman.blobs.models import Blob, Tombstone, Upload
-from repoman.catalog.models import Artifact, Holding, Namespace, Repository, Tag, Version, VersionArtifact
+from repoman.catalog.models import (
+    Artifact,
+    Burned,
+    Holding,
+    Namespace,
+    Package,
+    Repository,
+    Tag,
+    Version,
+    VersionArtifact,
+)
 from repoman.core import clock
-from repoman.core.errors import Unavailable
+from repoman.core.actor import system_actor
+from repoman.core.digest import Digest
+from repoman.core.errors import FileNotFound, Unavailable
+from repoman.core.format import handlers
+from repoman.core.refs import FileRef
 from repoman.jobs.progress import Progress, silent
 from repoman.policy import quota
+from repoman.sources.models import Fill, UpstreamDocument
 
-from . import upload
+from . import delete, upload
 from .collect import nameless, pages
 from .release import for_update, lock_blobs, lock_namespace, release
 from .transactions import write
@@ -36,6 +52,7 @@ from .transactions import write
 PAGE = 500
 IDLE_SECONDS = 120  # sessions that a request used more recently are not touched
 OLD_TOMBSTONE_SECONDS = 2 * 86400
+OLD_CLAIM_SECONDS = 3600
 
 
 @dataclass(slots=True)
@@ -499,6 +516,77 @@ def version_parts(run: _Run) -> None:
     run.seen(Version.objects.filter(removed_revision=None).count())
 
 
+def owned_files(run: _Run) -> None:
+    """A live file of a format whose versions own their files is named by a live version of its package.
+
+    Without one it can be fetched by its address, and no listing shows it. Repair: in a remote it is closed, for it is only
+    a copy and will be fetched again. In a local repository none: closing it would begin its end. Publishing the same bytes
+    again gives it to its version.
+    """
+    owning = [name for name, handler in handlers().items() if handler.versions_own_files]
+    naming = VersionArtifact.objects.filter(
+        artifact=OuterRef("pk"), version__removed_revision=None, version__package=OuterRef("package")
+    )
+    live = Artifact.objects.filter(removed_revision=None, package__repository__format__in=owning)
+    # A repository that is being deleted loses its versions first.
+    lone = live.filter(~Exists(naming)).exclude(package__repository__state=Repository.State.DELETING)
+    for page in _pages(lone.select_related("package__repository")):
+        for row in page:
+            package = row.package
+            name = f"{package.repository.key} {package.name} {row.path}"
+            is_copy = package.repository.type == Repository.Type.REMOTE
+            repair = (lambda row=row: _close_file(row)) if is_copy else None  # type: ignore[misc]
+            run.problem(name, "no live version of its package names it", [name], repair=repair)
+    run.seen(live.count())
+
+
+def _close_file(row: Artifact) -> bool:
+    try:
+        delete.remove_file(row.package.repository, system_actor("fsck"), FileRef(row.package.name, row.path))
+    except FileNotFound:
+        pass  # gone since it was found
+    return True
+
+
+def burned_names(run: _Run) -> None:
+    """What is burned in a local repository, a version's or a file's name by its format, is not live there.
+
+    Repair: where the very content that was burned is live again, the burn is lifted; removing it burns it anew. None where
+    other content took the name: which of the two is right is a decision.
+    """
+    for kind, names in (("version", "name"), ("file", "path")):
+        model: Any = Version if kind == "version" else Artifact
+        formats = [name for name, handler in handlers().items() if handler.burns == kind]
+        rows = Burned.objects.filter(
+            package__repository__format__in=formats, package__repository__type=Repository.Type.LOCAL
+        )
+        live = model.objects.filter(package=OuterRef("package"), removed_revision=None, **{names: OuterRef("name")})
+        for page in _pages(rows.filter(Exists(live)).select_related("package__repository")):
+            for row in page:
+                is_same = row.digest == "" or row.digest in _digests_of(row, kind)
+                run.problem(
+                    f"{row.package.repository.key} {row.package.name} {row.name}",
+                    f"this {kind} is live although its name is burned"
+                    + ("" if is_same else f", and it is not what was there (sha256:{row.digest})"),
+                    repair=_lifter(row) if is_same else None,
+                )
+        run.seen(rows.count())
+
+
+def _digests_of(row: Burned, kind: str) -> set[str]:
+    """What stands under the burned name now."""
+    if kind == "file":
+        files = Artifact.objects.filter(package=row.package_id, path=row.name)
+    else:
+        named = Version.objects.filter(package=row.package_id, name=row.name, removed_revision=None)
+        files = Artifact.objects.filter(versions__in=named)
+    return set(files.filter(removed_revision=None).values_list("blob__digest", flat=True))
+
+
+def _lifter(row: Burned) -> Callable[[], bool]:
+    return lambda: write(lambda: Burned.objects.filter(pk=row.pk, burned_at=row.burned_at).delete()[0]) == 1
+
+
 def revisions(run: _Run) -> None:
     """A repository's revision is at least that of any change stamped in it; a row's removal comes after it was added,
     and has a time exactly if it has a revision. Repair: the revision is raised."""
@@ -526,6 +614,62 @@ def revisions(run: _Run) -> None:
                     f"{one.package.repository.key} {one.package.name} {model.__name__.lower()} {one.pk}",
                     f"it was added at {one.added_revision} and removed at {one.removed_revision} ({one.removed_at})",
                 )
+
+
+def package_revisions(run: _Run) -> None:
+    """A package's revision is at least that of every row stamped in it, and at most its repository's.
+
+    Documents about the package are kept until it moves, so one behind its rows would hide them. Repair: the package's
+    revision is raised to the highest stamp in it; the repository's to the package's.
+    """
+    for page in _pages(Package.objects.all()):
+        # One statement is one snapshot: rows and their package's revision come together.
+        odd = (
+            Package.objects.filter(pk__in=[row.pk for row in page])
+            .annotate(highest=_highest_stamp())
+            .filter(Q(revision__lt=F("highest")) | Q(revision__gt=F("repository__revision")))
+        )
+        for row in odd.select_related("repository"):
+            if row.revision < row.highest:
+                message = f"its revision is {row.revision}, but content in it is stamped {row.highest}"
+            else:
+                message = f"its revision is {row.revision}, but its repository's is {row.repository.revision}"
+            run.problem(
+                f"{row.repository.key} {row.name}",
+                message,
+                repair=lambda row=row: write(lambda: _raise_package(row)),  # type: ignore[misc]
+            )
+        run.seen(len(page))
+
+
+def _highest_stamp() -> Any:
+    """Of the package's rows, as an expression."""
+    stamps = [
+        Coalesce(
+            Subquery(
+                model.objects.filter(package=OuterRef("pk"))
+                .order_by()
+                .values("package")
+                .annotate(highest=Max(column))
+                .values("highest"),
+                output_field=BigIntegerField(),
+            ),
+            0,
+        )
+        for model in (Artifact, Version, Tag)
+        for column in ("added_revision", "removed_revision")
+    ]
+    return Greatest(*stamps)
+
+
+def _raise_package(row: Package) -> bool:
+    list(for_update(Repository.objects.filter(pk=row.repository_id), skip_locked=False))
+    current = Package.objects.annotate(highest=_highest_stamp()).filter(pk=row.pk).first()
+    if current is not None:
+        revision = max(current.revision, current.highest)
+        Package.objects.filter(pk=row.pk).update(revision=revision, changed_at=clock.now())
+        Repository.objects.filter(pk=row.repository_id).update(revision=Greatest(F("revision"), revision))
+    return True
 
 
 def _highest(repository_id: int) -> int:
@@ -599,6 +743,51 @@ def _end_upload(row: Upload) -> bool:
     return True
 
 
+# --- upstreams -------------------------------------------------------------------------------------------------------
+
+
+def upstream_documents(run: _Run) -> None:
+    """What is kept of an upstream's listing unpacks, and has the digest that its mark says.
+
+    Repair: the row is dropped. It is only a cache; the upstream is asked again.
+    """
+    for page in _pages(UpstreamDocument.objects.defer("records").select_related("repository")):
+        for row in page:
+            current = UpstreamDocument.objects.filter(pk=row.pk).first()
+            if current is not None and (fault := _document_fault(current)):
+                same = UpstreamDocument.objects.filter(pk=row.pk, checked_at=current.checked_at)
+                run.problem(
+                    f"{row.repository.key} {row.key}",
+                    fault,
+                    repair=lambda same=same: write(lambda: same.delete()[0]) == 1,  # type: ignore[misc]
+                )
+        run.seen(len(page))
+
+
+def _document_fault(row: UpstreamDocument) -> str:
+    if row.key.startswith(("tag:", "version:", "file:")):
+        return ""  # validators alone
+    try:
+        plain = zlib.decompress(bytes(row.records or b""))
+    except zlib.error:
+        return "its records do not unpack"
+    return "" if Digest.of(plain).hex == row.mark else "its records are not those of its mark"
+
+
+def claims(run: _Run) -> None:
+    """A claim of a fetch ends with the fetch, or a moment after its process died.
+
+    One that is long over keeps nobody from fetching: it is only counted, in the notice `old_claims`, and the job
+    `expire_uploads` removes it.
+    """
+    old = clock.now() - datetime.timedelta(seconds=OLD_CLAIM_SECONDS)
+    for page in _pages(Fill.objects.all()):
+        for row in page:
+            if row.until < old:
+                run.notice("old_claims", row.key)
+        run.seen(len(page))
+
+
 CHECKS: tuple[Callable[[_Run], None], ...] = (
     blob_bytes,
     object_rows,
@@ -610,8 +799,13 @@ CHECKS: tuple[Callable[[_Run], None], ...] = (
     live_once,
     tag_targets,
     version_parts,
+    owned_files,
+    burned_names,
     revisions,
+    package_revisions,
     uploads,
+    upstream_documents,
+    claims,
 )
 
 

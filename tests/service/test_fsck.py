@@ -18,12 +18,18 @@ from django.db.models import F
 from repoman.blobs import store
 from repoman.blobs.models import Blob, Tombstone, Upload
 from repoman.catalog import selectors
-from repoman.catalog.models import Artifact, Holding, Namespace, Repository, Tag, Version
+from repoman.catalog.models import Artifact, Burned, Holding, Namespace, Package, Repository, Tag, Version
 from repoman.core import clock
+from repoman.core.actor import ALL_ACTIONS
 from repoman.core.errors import FileNotFound, Unavailable
+from repoman.core.records import Entry, ListedFile, Listing, NewFile, NewVersion, Publication
 from repoman.services.collect import collect
+from repoman.services.expire import expire_uploads
 from repoman.services.fsck import CHECKS, Report, descriptions, fsck
+from repoman.services.publish import publish
 from repoman.services.purge import purge
+from repoman.sources.models import Fill, UpstreamDocument
+from repoman.sources.records import dump_listing
 
 from .content import (
     age,
@@ -206,6 +212,7 @@ def test_R8_wrong_sums_are_found_and_counted_anew(repository, namespace):
 def test_tag_of_a_removed_version_is_found(repository):
     Version.objects.filter(removed_revision=None).update(removed_revision=9, removed_at=clock.now())
     Repository.objects.filter(pk=repository.pk).update(revision=9)
+    Package.objects.filter(repository=repository).update(revision=9)
     assert [check for check, _ in found(fsck())] == ["tag_targets"]
 
 
@@ -232,6 +239,141 @@ def test_row_removed_before_it_was_added_is_found(repository):
     Tag.objects.update(removed_revision=0, removed_at=clock.now())
     Version.objects.filter(removed_revision__isnull=False).update(removed_at=None)
     assert [check for check, _ in found(fsck())] == ["revisions"] * 2
+
+
+# --- versions that own their files, and remotes ----------------------------------------------------------------------
+
+
+def release_files(repository: Repository, actor, version: str, files: dict[str, bytes], package: str = "demo") -> None:
+    new = tuple(NewFile(path, store.stage(data)) for path, data in files.items())
+    publication = Publication(package, files=new, version=NewVersion(version, files=tuple(files)))
+    publish(repository, actor, ALL_ACTIONS, publication)
+
+
+@pytest.fixture
+def python(repository, namespace, actor) -> Repository:
+    found = make_repository(namespace, "python", "pypi")
+    release_files(found, actor, "1.0", {"demo-1.0.tar.gz": b"sdist", "demo-1.0-py3-none-any.whl": b"wheel"})
+    return found
+
+
+@pytest.fixture
+def node(repository, namespace, actor) -> Repository:
+    found = make_repository(namespace, "node", "npm")
+    for version in ("1.0.0", "2.0.0"):
+        release_files(found, actor, version, {f"demo-{version}.tgz": version.encode()})
+    remove_version(found, actor, "1.0.0", "demo")
+    return found
+
+
+def test_lone_file_of_a_version_that_is_not_there_is_found_and_left_to_its_publisher(python, actor):
+    version = Version.objects.get(package__repository=python)
+    version.versionartifact_set.filter(artifact__path="demo-1.0.tar.gz").delete()
+    report = fsck(repair=True)
+    assert found(report) == [("owned_files", "no live version of its package names it")]
+    assert report.problems[0].affected == ["team/python demo demo-1.0.tar.gz"] and report.remaining == 1
+    release_files(python, actor, "1.0", {"demo-1.0.tar.gz": b"sdist"})
+    assert_sound()
+
+
+def test_lone_file_of_a_remote_is_closed_because_it_is_only_a_copy(python):
+    Repository.objects.filter(pk=python.pk).update(type=Repository.Type.REMOTE, remote={"url": "https://up.example/"})
+    Version.objects.filter(package__repository=python).update(removed_revision=1, removed_at=clock.now())
+    report = fsck(repair=True)
+    assert [check for check, _ in found(report)] == ["owned_files"] * 2 and report.remaining == 0
+    assert not Artifact.objects.filter(package__repository=python, removed_revision=None).exists()
+    assert not Burned.objects.exists()
+    assert_sound()
+
+
+def test_repository_that_is_being_deleted_has_no_lone_files(python):
+    Version.objects.filter(package__repository=python).delete()
+    assert {check for check, _ in found(fsck())} == {"owned_files"}
+    Repository.objects.filter(pk=python.pk).update(state=Repository.State.DELETING)
+    assert not fsck().problems
+
+
+def test_burned_name_that_is_live_is_found_and_lifted_for_the_same_content(node, python):
+    assert not fsck().problems, "a burned name that is gone is as it should be"
+    version = Package.objects.get(repository=node)
+    file = Package.objects.get(repository=python)
+    Burned.objects.create(package=version, name="2.0.0", digest=blob_of(b"2.0.0").digest, burned_at=clock.now())
+    Burned.objects.create(package=file, name="demo-1.0.tar.gz", digest="a" * 64, burned_at=clock.now())
+    Burned.objects.create(package=file, name="1.0", burned_at=clock.now())  # versions of this format do not burn
+    report = fsck(repair=True)
+    assert [(each.check, each.subject, each.repaired) for each in report.problems] == [
+        ("burned_names", "team/node demo 2.0.0", True),
+        ("burned_names", "team/python demo demo-1.0.tar.gz", False),
+    ]
+    assert sorted(Burned.objects.values_list("name", flat=True)) == ["1.0", "1.0.0", "demo-1.0.tar.gz"]
+
+
+def test_burned_names_are_not_looked_for_in_remotes(node):
+    Burned.objects.create(package=Package.objects.get(repository=node), name="2.0.0", burned_at=clock.now())
+    Repository.objects.filter(pk=node.pk).update(type=Repository.Type.REMOTE, remote={"url": "https://up.example/"})
+    assert not fsck().problems
+
+
+def test_package_revision_behind_its_content_is_raised(node):
+    package = Package.objects.get(repository=node)
+    Package.objects.filter(pk=package.pk).update(revision=1)
+    report = fsck(repair=True)
+    assert found(report) == [
+        ("package_revisions", f"its revision is 1, but content in it is stamped {package.revision}")
+    ]
+    assert report.remaining == 0 and Package.objects.get(pk=package.pk).revision == package.revision
+    assert_sound()
+
+
+def test_package_revision_past_its_repositorys_raises_that(node):
+    Package.objects.filter(repository=node).update(revision=90)
+    report = fsck(repair=True)
+    assert [check for check, _ in found(report)] == ["package_revisions"] and report.remaining == 0
+    node.refresh_from_db()
+    assert node.revision == 90
+    assert_sound()
+
+
+@pytest.fixture
+def document(repository, namespace) -> UpstreamDocument:
+    remote = make_repository(namespace, "remote", "pypi", type="remote", remote={"url": "https://up.example/"})
+    records, mark = dump_listing(Listing((Entry("1.0", files=(ListedFile("demo-1.0.tar.gz", url="https://x"),)),)))
+    now = clock.now()
+    times = {"fetched_at": now, "checked_at": now, "fresh_until": now, "url": "https://up.example/"}
+    UpstreamDocument.objects.create(repository=remote, key="tag:demo:latest", etag="1", **times)
+    return UpstreamDocument.objects.create(
+        repository=remote, key="versions:demo", records=records, mark=mark, etag="1", **times
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"records": b"no such thing"}, "do not unpack"),
+        ({"records": None, "mark": ""}, "do not unpack"),
+        ({"records": dump_listing(Listing(()))[0]}, "not those of its mark"),
+        ({"mark": "0" * 64}, "not those of its mark"),
+    ],
+)
+def test_upstream_document_that_does_not_fit_its_mark_is_dropped(document, change, message):
+    assert not fsck().problems
+    UpstreamDocument.objects.filter(pk=document.pk).update(**change)
+    report = fsck(repair=True)
+    ((check, said),) = found(report)
+    assert check == "upstream_documents" and message in said and report.remaining == 0
+    assert list(UpstreamDocument.objects.values_list("key", flat=True)) == ["tag:demo:latest"]
+    assert_sound()
+
+
+def test_claims_that_are_long_over_are_noticed_and_expire(repository):
+    now = clock.now()
+    for hours in (-1, 0, 2):
+        Fill.objects.create(key=f"{hours}", holder="somebody", until=now - datetime.timedelta(hours=hours))
+    report = fsck()
+    assert not report.problems and report.checked["claims"] == 3
+    assert report.notices["old_claims"].examples == ["2"]
+    expire_uploads()
+    assert sorted(Fill.objects.values_list("key", flat=True)) == ["-1", "0"]
 
 
 def test_live_twins_are_found(repository):
