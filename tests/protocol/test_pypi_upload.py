@@ -457,6 +457,20 @@ def test_pypi_w5_removal_against_uploads(index: Index) -> None:
             assert got.content == sample.data and "core-metadata" in listed[sample.filename]
 
 
+def test_pypi_c5_uploading_again_heals_what_was_lost(embedded: Server) -> None:
+    """A wheel or its metadata whose bytes are gone are not served short or wrong, and come back with the same upload."""
+    index = new_index(embedded)
+    sample = samples.wheel("Up.Demo", "7.0", text="lost and found")
+    index.publish(sample)
+    for digest in (sample.sha256, hashlib.sha256(sample.metadata).hexdigest()):
+        for path in (embedded.data / "blobs").rglob(f"{digest}*"):
+            path.unlink()
+    fresh = index.as_other(embedded.client(*embedded.make_user(index.key, "maintainer")))
+    assert fresh.file(sample, Range="bytes=0-0").status_code == 404
+    assert index.upload(sample).status_code == 200
+    assert index.file(sample).content == sample.data and index.file(sample, ".metadata").content == sample.metadata
+
+
 def test_pypi_r1_damaged_forms_are_never_server_errors(embedded: Server) -> None:
     """Bytes cut out, put in, doubled and flipped anywhere in a good form."""
     index = new_index(embedded)
