@@ -67,7 +67,15 @@ class Npm(FormatHandler):
             name="tarball",
             ref=views.tarball_ref,
         ),
-        Route(_READ, _NAME + r"/(?P<selector>[^/]+)/?", Action.READ, views.version, name="version", by_revision=True),
+        Route(
+            _READ,
+            _NAME + r"/(?P<selector>[^/]+)/?",
+            Action.READ,
+            views.version,
+            name="version",
+            ref=views.version_ref,
+            by_revision=True,
+        ),
         # publishing and changing (6, 7)
         Route(("PUT",), _NAME, Action.PUBLISH, changes.put, admit=changes.admit_put, name="publish"),
         Route(
@@ -80,7 +88,15 @@ class Npm(FormatHandler):
         ),
         Route(("DELETE",), _NAME + _REVISION, Action.DELETE, changes.delete_package, name="unpublish"),
         Route(("DELETE",), _FILE + _REVISION, Action.DELETE, changes.delete_tarball, name="tarball_delete"),
-        Route(_READ, _ABOUT + "/dist-tags", Action.READ, views.tags, name="tags", by_revision=True),
+        Route(
+            _READ,
+            _ABOUT + "/dist-tags",
+            Action.READ,
+            views.tags,
+            name="tags",
+            ref=views.packument_ref,
+            by_revision=True,
+        ),
         Route(
             ("PUT", "POST"),
             _ABOUT + r"/dist-tags/(?P<tag>[^/]+)",
@@ -89,9 +105,7 @@ class Npm(FormatHandler):
             admit=changes.admit_value,
             name="tag_set",
         ),
-        Route(
-            ("DELETE",), _ABOUT + r"/dist-tags/(?P<tag>[^/]+)", Action.DELETE, changes.delete_tag, name="tag_remove"
-        ),
+        Route(("DELETE",), _ABOUT + r"/dist-tags/(?P<tag>[^/]+)", Action.DELETE, changes.delete_tag, name="tag_remove"),
         # who may what (7.4)
         Route(_READ, _ABOUT + "/collaborators", Action.READ, views.collaborators, name="collaborators"),
         Route(_READ, _ABOUT + "/visibility", Action.READ, views.visibility, name="visibility"),
@@ -128,6 +142,7 @@ class Npm(FormatHandler):
             Action.READ,
             views.attestations,
             name="attestations",
+            ref=views.attestations_ref,
         ),
         # accounts (8)
         Route(_READ, r"-/whoami/?", Action.PUBLIC, accounts.whoami, name="whoami"),

@@ -56,6 +56,10 @@ def packument(repo: Repo, request: Request, name: str) -> Response:
     return Response(200, [NOSNIFF, VARY, caching], rendered)
 
 
+def version_ref(name: str, selector: str) -> ListingRef:
+    return packument_ref(name)
+
+
 def version(repo: Repo, request: Request, name: str, selector: str) -> Response:
     """3.5: one version by number or tag, as Corepack asks for it."""
     ref = ListingRef("versions", names.check_name(name), arguments=(("version", selector),))
@@ -207,6 +211,10 @@ def keys(repo: Repo, request: Request) -> Response:
     if not found:
         raise NotFound("this registry does not sign packages")
     return answer({"keys": found})
+
+
+def attestations_ref(name: str, version: str, doubled: str | None) -> FileRef:
+    return FileRef(name, attestations_path(name, version))
 
 
 def attestations(repo: Repo, request: Request, name: str, version: str, doubled: str | None) -> Response:

@@ -76,6 +76,7 @@ class Pypi(FormatHandler):
             Action.READ,
             views.provenance,
             name="provenance",
+            ref=views.provenance_ref,
         ),
         # Uploads are never redirected: twine and Poetry do not follow a redirect of a POST.
         Route(

@@ -171,6 +171,10 @@ def file_headers(
     return [("Content-Type", served), *SAFE, FOR_EVER]
 
 
+def provenance_ref(project: str, version: str, filename: str) -> FileRef | None:
+    return file_ref(project, filename + PROVENANCE_SUFFIX)
+
+
 def provenance(repo: Repo, request: Request, project: str, version: str, filename: str) -> Response:
     """PEP 740's object about one file."""
     name = known_name(project)
