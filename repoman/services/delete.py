@@ -148,8 +148,8 @@ def remove_file(repository: Repository, actor: Actor, ref: FileRef, *, if_match:
     """Take the file away. Returns the revision.
 
     Where versions own their files, what lies beside the file (`<path>.metadata`, `<path>.asc`) goes with it, and its
-    version too when nothing of it is left. Elsewhere a file that a live version still names stays: MethodNotAllowed.
-    Raises FileNotFound, PreconditionFailed.
+    version too when nothing of it is left; at once where versions burn, or other content could take its name. Elsewhere a
+    file that a live version still names stays: MethodNotAllowed. Raises FileNotFound, PreconditionFailed.
     """
 
     def block() -> int:
@@ -168,7 +168,10 @@ def remove_file(repository: Repository, actor: Actor, ref: FileRef, *, if_match:
                 f"'{ref.path}' is still named by a version of '{ref.package}'; delete that version first"
             )
         revision = removal.stamp()
-        if owners:
+        if owners and burns(repository) == "version":
+            for version in owners:
+                _close_version(removal, version)
+        elif owners:
             beside = Q(path=ref.path) | Q(path__startswith=f"{ref.path}.")
             group = list(
                 Artifact.objects.filter(beside, package=removal.package, removed_revision=None)

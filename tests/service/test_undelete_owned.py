@@ -102,3 +102,15 @@ def test_what_comes_back_comes_with_its_files_and_tags(node: Repository, actor: 
     assert {one["kind"] for one in outcome.restored} == {"file", "version", "tag"}
     assert Tag.objects.filter(removed_revision=None).count() == 1 and not Burned.objects.exists()
     assert_sound()
+
+
+def test_W2_a_version_goes_with_any_of_its_files_where_versions_burn(node: Repository, actor: Actor) -> None:
+    release(node, actor, "1.0", SDIST, f"{SDIST}.attestations.json", "beside.json")
+    removed = delete.remove_file(node, actor, FileRef("demo", SDIST))
+    assert listed(node) == {}
+    for path in (WHEEL, SDIST):
+        with pytest.raises(Conflict):
+            release(node, actor, "1.0", path)
+    undelete(node, removed, actor)
+    assert len(listed(node)["1.0"]) == 3 and not Burned.objects.exists()
+    assert_sound()
