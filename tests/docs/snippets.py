@@ -18,12 +18,16 @@ from tests.tools import path
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "REPO=127.0.0.1:8080"
 SECTION_SECONDS = 240
-CLIENTS = ("docker", "podman", "skopeo", "buildah", "crane", "oras", "regctl", "notation", "jq", "curl")
+CLIENTS = tuple(
+    "docker podman skopeo buildah crane oras regctl notation jq curl npm pnpm bun twine uv flit hatch poetry pdm".split()
+)
 # Sections whose heading names versions of one command run once with each.
 VERSIONED = {
     "Helm 3 and 4": ("helm", ("helm3", "helm4")),
     "cosign 2": ("cosign", ("cosign2",)),
     "cosign 3": ("cosign", ("cosign3",)),
+    "Yarn 1": ("yarn", ("yarn1",)),
+    "Yarn 4": ("yarn", ("yarn4",)),
 }
 # curl's failures become failures of the command, as a reader would notice them.
 CURLRC = "fail-with-body\nsilent\nshow-error\n"

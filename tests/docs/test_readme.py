@@ -16,7 +16,13 @@ from tests.docs.snippets import ADDRESS, ROOT, Reader, sections
 from tests.running import Deployment, Server, free_port
 from tests.tools import services
 
-PAGES = {"oci": "docs/formats/oci.md", "generic": "docs/formats/generic.md", "api": "docs/api.md"}
+PAGES = {
+    "oci": "docs/formats/oci.md",
+    "npm": "docs/formats/npm.md",
+    "pypi": "docs/formats/pypi.md",
+    "generic": "docs/formats/generic.md",
+    "api": "docs/api.md",
+}
 START = "make run\n"
 
 

@@ -214,7 +214,7 @@ TOOLS: tuple[Tool, ...] = (
     PythonTool("flit", "flit", "4.2.0", {"flit": "bin/flit"}),
     PythonTool("hatch", "hatch", "1.18.2", {"hatch": "bin/hatch"}),
     PythonTool("poetry", "poetry", "2.5.1", {"poetry": "bin/poetry"}),
-    PythonTool("pdm", "pdm", "2.29.4", {"pdm": "bin/pdm"}),
+    PythonTool("pdm", "pdm[locked]", "2.29.4", {"pdm": "bin/pdm"}),
     PythonTool("build", "build", "1.6.1", {"pyproject-build": "bin/pyproject-build"}),
     PythonTool("pip-new", "pip", "26.3", {"pip-new": "bin/pip"}),
     PythonTool("pypi-attestations", "pypi-attestations", "0.0.30", {"pypi-attestations": "bin/pypi-attestations"}),
