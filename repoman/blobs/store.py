@@ -225,12 +225,24 @@ def read_small(ref: BlobRef) -> bytes:
     return data
 
 
+_when_suspect: list[Callable[[BlobRef], None]] = []
+
+
+def when_suspect(tell: Callable[[BlobRef], None]) -> None:
+    """Have `tell` called whenever a blob turns out to be lost or damaged, outside any transaction."""
+    _when_suspect.append(tell)
+
+
 def mark_suspect(ref: BlobRef) -> None:
     """Note that these bytes failed a check: fsck reports them, and the next upload of the same bytes heals them."""
     from django.db import transaction
 
     with transaction.atomic():
-        Blob.objects.filter(digest=ref.digest.hex, storage_key=ref.storage_key).update(state=Blob.State.SUSPECT)
+        rows = Blob.objects.filter(digest=ref.digest.hex, storage_key=ref.storage_key)
+        is_news = rows.exclude(state=Blob.State.SUSPECT).update(state=Blob.State.SUSPECT) > 0
+    if is_news:
+        for tell in _when_suspect:
+            tell(ref)
 
 
 def hash_state(state: bytes | None) -> Any:

@@ -207,7 +207,8 @@ def package(repository_id: int, name: str) -> Package | None:
 def versions(repository_id: int, package: str) -> Listing | None:
     """All live versions of the package with their files, and its tags; None where the name holds no version.
 
-    Three queries, whatever the number of versions.
+    Files whose bytes failed a check are left out, and versions of which nothing is left then. Three queries, whatever the
+    number of versions.
     """
     owner = _package_state.first(repository_id, package)
     if owner is None:
@@ -236,6 +237,7 @@ def versions(repository_id: int, package: str) -> Listing | None:
         version__removed_revision=None,
         artifact__removed_revision=None,
         artifact__gate_state=Content.Gate.OPEN,
+        artifact__blob__state=Blob.State.PRESENT,
     )
     for version_id, path, metadata, seen, published, digest, size in parts.order_by("artifact__path").values_list(
         "version_id",
@@ -265,6 +267,7 @@ def versions(repository_id: int, package: str) -> Listing | None:
             uploaded_by=username or "",
         )
         for key, name, media_type, metadata, yanked, reason, deprecated, seen, published, username in rows
+        if key in files
     )
     return Listing(
         entries,

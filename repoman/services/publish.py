@@ -32,6 +32,7 @@ from repoman.db.prepared import Prepared
 from repoman.events.record import record
 from repoman.policy import gates, quota
 
+from . import suspect
 from .transactions import write
 from .upload import spend, take
 
@@ -64,6 +65,7 @@ class _Change:
     replaced: bool = False
     created: bool = False
     surplus: list[str] = field(default_factory=list)
+    healed: list[str] = field(default_factory=list)  # digests whose lost bytes this publication brought back
 
     @property
     def handler(self) -> FormatHandler:
@@ -100,9 +102,10 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
 
     def block() -> _Change:
         blobs, surplus = writes.claim_staged(staged, damaged)
+        healed = [item.digest.hex for item in staged if damaged and item.storage_key not in surplus]
         package = writes.package(repository, publication.package, display_name=publication.display_name)
         quota.hold(repository.namespace_id, blobs.values())
-        change = _Change(writes.lock_repository(repository), actor, clock.now(), surplus=surplus)
+        change = _Change(writes.lock_repository(repository), actor, clock.now(), surplus=surplus, healed=healed)
         if not change.handler.names_differ_by_case and package.revision == 0:
             _refuse_twin(package)
         for new_file in publication.files:
@@ -127,6 +130,8 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         store.discard([key for key in (item.storage_key for item in staged) if _is_orphan(key)])
         raise
     store.discard(change.surplus)
+    for digest in change.healed:
+        suspect.note_change(digest, is_back=True)
     return Published(change.revision or change.repository.revision, change.created, change.replaced)
 
 
