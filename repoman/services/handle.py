@@ -39,6 +39,7 @@ from repoman.core.wire import Response, SessionBody
 from repoman.policy import quota
 from repoman.sources.base import Asked, Source
 from repoman.sources.choose import source_for
+from repoman.sources.local import LocalSource
 from repoman.sources.virtual import VirtualSource
 
 from . import annotate, delete, publish, read, upload, workshop
@@ -159,12 +160,18 @@ class RepositoryHandle:
     def _open_elsewhere(self, ref: FileRef, promise: bool) -> FileEntry:
         """Through a virtual repository, "it is here" before a push means: in the deploy target. What other members have
         is of no use to the manifest that follows, so who could push it is told to send it."""
-        deploys = self.repository.type == Repository.Type.VIRTUAL and self.repository.deploy_target is not None
-        if promise and deploys and Action.PUBLISH in self._actions & self._target_actions:
-            if permissions.has_scope(self.actor, self._scope_in(ref.package), Action.PUBLISH):
-                return read.open_file(self.target, ref, promise=True)
+        if promise and self._deploys(ref.package):
+            return read.open_file(self.target, ref, promise=True)
         self.check(Action.READ, ref.package)
         return self.source.open(ref)
+
+    def _deploys(self, package: str) -> bool:
+        """Whether the caller could publish this here through a virtual repository."""
+        if self.repository.type != Repository.Type.VIRTUAL or self.repository.deploy_target is None:
+            return False
+        if Action.PUBLISH not in self._actions & self._target_actions:
+            return False
+        return permissions.has_scope(self.actor, self._scope_in(package), Action.PUBLISH)
 
     def current(self, ref: FileRef) -> FileEntry:
         self.check(Action.READ, ref.package)
@@ -174,6 +181,9 @@ class RepositoryHandle:
 
     def version(self, ref: VersionRef | TagRef) -> VersionEntry:
         self.check(Action.READ, ref.package)
+        if self.asked.is_head and isinstance(ref, VersionRef) and self.actor.scopes is not None:
+            if self._deploys(ref.package):  # a registry token for pushing: what is said to be here is not sent
+                return LocalSource(self.target).resolve(ref)
         return self.source.resolve(ref)
 
     def listing(self, ref: ListingRef) -> Listing:

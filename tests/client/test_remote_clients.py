@@ -283,7 +283,7 @@ def test_every_client_pulls_what_the_upstream_gives_to_one_user_only(
 def test_clients_push_to_a_virtual_address_and_pull_from_all_members(
     sandbox: Sandbox, engine: str, server: Server, origin: Server
 ) -> None:
-    clients = ("docker", "skopeo", "crane", "oras")
+    clients = ("docker", "skopeo", "crane", "oras", "regctl")
     source = origin.make_repository(format="oci", anonymous_read=True)
     pull = pull_of(sandbox, engine, origin, source, clients)
     where = both(server, "oci", f"{origin.url}/{source}")
@@ -315,6 +315,14 @@ def test_clients_push_to_a_virtual_address_and_pull_from_all_members(
         pull.skopeo(f"{base}/{name}:2")
     sandbox.run("crane", "copy", "--insecure", f"{base}/new:2", f"{base}/copied:2")
     pull.crane(f"{base}/copied:2")
+    # These leave out what they are told is there, layers and manifests, and the remote has all of it under the name.
+    sandbox.run("oras", "copy", "--from-oci-layout", f"{layout}:1", "--to-plain-http", f"{base}/oras:2")
+    sandbox.run("crane", "push", "--insecure", layout, f"{base}/crane:2")
+    sandbox.run("regctl", "registry", "set", "--tls", "disabled", server.host)
+    sandbox.run("regctl", "image", "copy", f"ocidir://{layout}:1", f"{base}/by-regctl:2")
+    for name in ("oras", "crane", "by-regctl"):
+        pull.skopeo(f"{server.host}/{where.virtual}/{name}:2")
+        assert server.admin.get(f"/v2/{where.local}/{name}/manifests/2").content == pull.sample.manifest
     (sandbox.home / "thing.txt").write_bytes(b"a thing")
     sandbox.run("oras", "push", "--plain-http", f"{base}/things:1", "thing.txt")
     sandbox.run("oras", "attach", "--plain-http", f"{base}/things:1", "--artifact-type", "a/b", "thing.txt")
