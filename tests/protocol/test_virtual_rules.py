@@ -702,3 +702,59 @@ def test_x1_an_empty_virtual_repository_lists_nothing_and_fails_nowhere(server: 
         key = here.virtual()
         answer = server.client().get("/" + path.format(key))
         assert answer.status_code in (200, 404), (format, answer.status_code, answer.text)
+
+
+def test_explain_knows_every_address_of_an_image(server: Server, upstream: Upstream) -> None:
+    here = group(server, "oci")
+    local, remote = here.local(), here.remote(upstream.url())
+    key = here.virtual(local, remote)
+    sample = oci.image("explained")
+    Image(server.admin, local).push(sample, "1.0")
+    layer = next(iter(sample.blobs))
+    for path in (
+        "app/manifests/1.0",
+        f"app/manifests/{sample.digest}",
+        f"app/blobs/{layer}",
+        "app/tags/list",
+        f"app/referrers/{sample.digest}",
+    ):
+        lines = here.explain(path)
+        assert [line["repository"] for line in lines] == [local, remote], path
+        assert lines[0]["answers"] is True and lines[0]["outcome"] == "has it", path
+        assert (lines[1]["outcome"], lines[1]["hidden_by"]) == ("not asked", local), path
+    [first, second] = here.explain("free/manifests/1.0")
+    assert first["outcome"] == "does not have it" and second["outcome"] == "would be asked" and second["answers"]
+    assert here.patch(remote, remote={"offline": True}).status_code == 200
+    [_, second] = here.explain("free/manifests/1.0")
+    assert second["outcome"] == "cannot be asked" and "strict" in second["because"] and "offline" in second["trouble"]
+    assert here.explain("free/manifests/1.0", key=remote)[0]["outcome"] == "cannot be asked"
+    assert here.explain("app/manifests/1.0", key=local)[0]["outcome"] == "has it"
+    assert here.explain("") == [] and here.explain("no/such/address") == []
+    assert server.admin.get(f"/api/v1/repositories/{key}/explain", params={"path": "a/../b"}).status_code in (200, 400)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("format", ["oci", "generic"])
+def test_h4_what_a_lenient_repository_lacks_is_said_for_every_format(
+    server: Server, upstream: Upstream, format: str
+) -> None:
+    here = group(server, format)
+    with Upstream() as dead:
+        down = here.remote(dead.url())
+    local = here.local()
+    key = here.virtual(local, down, here.remote(upstream.url()), options={"strict": False})
+    sample = oci.image("lenient")
+    upstream.add("/v2/app/manifests/1", Answer(sample.manifest, media_type=sample.media_type))
+    upstream.add("/v2/app/tags/list", Answer(b'{"name": "app", "tags": ["1"]}', media_type="application/json"))
+    upstream.add("/a.txt", Answer(b"a"))
+    found, missing = {
+        "oci": (["v2/{}/app/manifests/1", "v2/{}/app/tags/list"], "v2/{}/app/manifests/2"),
+        "generic": (["generic/{}/a.txt"], "generic/{}/b.txt"),
+    }[format]
+    for path in found:
+        answer = server.client().get("/" + path.format(key))
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-repoman-incomplete"] == down, path
+        assert answer.headers["cache-control"] == "no-store", path
+    for method in ("GET", "HEAD"):
+        assert server.client().request(method, "/" + missing.format(key)).status_code in (502, 503, 504)
