@@ -42,6 +42,9 @@ FIRST_LOOK_SECONDS = 0.03
 LONGEST_LOOK_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 600.0
 RENEW_SECONDS = 10.0
+PIECE = 1024 * 1024
+LEAST_PIECE = 64 * 1024
+RELAYED_BYTES = 16 * 1024 * 1024  # in the pieces of all clients together; what their connections hold comes on top
 
 
 class Fetches:
@@ -53,6 +56,7 @@ class Fetches:
         self._renewals: set[asyncio.Task[None]] = set()
         self._is_alone = False
         self._metrics: Metrics | None = None
+        self._relays = 0
 
     @property
     def flights(self) -> Flights:
@@ -208,7 +212,7 @@ class Fetches:
     async def relay(self, exchange: Exchange, response: Response, ref: BlobRef, flight: Flight) -> None:
         """Send what is still arriving, at the client's pace. The whole of it: a range is not worth the wait (RFC 9110
         §14.2 allows that). Where the fetch fails midway the answer is left unfinished, and the connection is cut."""
-        first = await flight.piece(0)  # what fails before it is a clean error
+        first = await flight.piece(0, LEAST_PIECE)  # what fails before it is a clean error
         lines, _ = blob_headers(response.headers, ref, etag=response.etag, modified=response.last_modified)
         lines = [line for line in lines if line[0] != b"accept-ranges"]
         if ref.size >= 0:
@@ -217,17 +221,21 @@ class Fetches:
         await exchange.start(200, lines)
         offset = 0
         piece = first
+        self._relays += 1
         try:
             while piece:
                 offset += len(piece)
                 await exchange.push(piece)
-                piece = await flight.piece(offset)
+                piece = b""
+                piece = await flight.piece(offset, min(PIECE, max(LEAST_PIECE, RELAYED_BYTES // self._relays)))
         except RepomanError as error:
             logger.warning(
                 "relay_cut",
                 extra={"fields": {"request_id": exchange.request_id, "sent": offset, "error": error.message[:300]}},
             )
             return
+        finally:
+            self._relays -= 1
         await exchange.finish(b"")
 
 

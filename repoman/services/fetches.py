@@ -31,9 +31,10 @@ from repoman.catalog.models import Namespace, Repository
 from repoman.core import clock, errors
 from repoman.core.errors import NotFound, QuotaExceeded, RepomanError, RepositoryNotFound, UpstreamFailed
 from repoman.core.fetch import Outcome, Plan
+from repoman.core.format import handler_for
 from repoman.jobs import holder
 from repoman.sources.models import Fill
-from repoman.sources.remote import Limits, generation_of
+from repoman.sources.remote import Limits, generation_of, is_here
 from repoman.transfer.auth import RemoteSettings
 
 from .adopt import adopt
@@ -46,7 +47,7 @@ SWEPT_EVERY_SECONDS = 60.0
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """`is_ours`: this process is to fetch. Otherwise `error` is what another one's fetch has just failed with, or None
-    while it is under way. `is_outdated`: the remote's settings are others by now; look again."""
+    while it is under way. `is_outdated`: it came meanwhile, or the remote's settings are others by now; look again."""
 
     settings: RemoteSettings
     limit: int | None
@@ -105,6 +106,11 @@ def prepare(plan: Plan, *, is_alone: bool) -> Prepared:
         limit = min(bounds) if bounds else None
     is_outdated = generation_of(plan) != Limits.of(repository.remote).generation
     is_ours, error = (False, None) if is_outdated else (True, None) if is_alone else claims().take(plan.key)
+    if is_ours and is_here(plan, handler_for(repository.format)):
+        # Fetched by somebody else between the look that found it missing and our claim.
+        is_ours, is_outdated = False, True
+        if not is_alone:
+            claims().give_back(plan.key, None)
     return Prepared(
         settings_of(repository.remote),
         limit,

@@ -34,7 +34,7 @@ from repoman.core.errors import (
     VersionNotFound,
 )
 from repoman.core.fetch import NeedFetch, Outcome, Plan, Ref, UpstreamRequest
-from repoman.core.format import handler_for
+from repoman.core.format import FormatHandler, handler_for
 from repoman.core.records import BlobRef, Entry, FileEntry, Freshness, ListedFile, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
@@ -121,12 +121,11 @@ class RemoteSource(Source):
         is_held = row is not None and row.blob.state == row.blob.State.PRESENT
         if row is not None and is_held:
             if not self._handler.files_change:
-                was_asked = plan_key(self._repository.pk, self._limits.generation, "GET", ref) in self._asked.outcomes
-                self._asked.served = Freshness("miss") if was_asked else FIXED
+                self._asked.served = FIXED if self._answered(ref) is None else Freshness("miss")
                 return selectors.file_entry(row)
             document = self._row(document_key(ref))
             if document is not None and document.fresh_until > clock.now():
-                self._asked.served = _freshness(document, "hit")
+                self._asked.served = self._fetched(ref, self._answered(ref))
                 return selectors.file_entry(row)
         listed = self._listed(ref) if self._handler.is_listed else None
         plan = self._file_plan(ref, listed, is_held=is_held)
@@ -154,10 +153,14 @@ class RemoteSource(Source):
             return selectors.file_entry(row)
         raise trouble
 
-    def _fetched(self, ref: Ref, outcome: Outcome) -> Freshness:
-        """Of what has been asked for in this request."""
+    def _answered(self, ref: Ref) -> Outcome | None:
+        """What the upstream sent in this request already, if it was asked."""
+        return self._asked.outcomes.get(plan_key(self._repository.pk, self._limits.generation, "GET", ref))
+
+    def _fetched(self, ref: Ref, outcome: Outcome | None) -> Freshness:
+        """Of what is held and current, whether it came in this request or before."""
         document = self._row(document_key(ref))
-        status = "hit" if outcome.is_not_modified else "miss"
+        status = "hit" if outcome is None or outcome.is_not_modified else "miss"
         return _freshness(document, status) if document is not None else Freshness(status)
 
     def _listed(self, ref: FileRef) -> ListedFile:
@@ -217,7 +220,7 @@ class RemoteSource(Source):
         held = selectors.live_tagged(self._repository.pk, ref.package, ref.tag)
         document = self._row(document_key(ref))
         if held is not None and document is not None and document.fresh_until > clock.now():
-            self._asked.served = _freshness(document, "hit")
+            self._asked.served = self._fetched(ref, self._answered(ref))
             return selectors.version_entry(held)
         request = self._handler.upstream(ref, self._options)
         trouble = self._trouble(document_key(ref))
@@ -412,6 +415,31 @@ class RemoteSource(Source):
         else:
             line["outcome"] = "would be asked" if trouble is None else "cannot be asked"
         return [line]
+
+
+def is_here(plan: Plan, handler: FormatHandler) -> bool:
+    """Whether what the plan is about is held by now and would be served without asking: as in the source, so that whoever
+    looks again does not come back."""
+    ref, repository_id = plan.ref, plan.repository_id
+    if plan.kind == "probe" or plan.page:
+        return False
+    if isinstance(ref, VersionRef):
+        version = selectors.live_version(repository_id, ref.package, ref.version)
+        return version is not None and (version.blob is None or version.blob.state == version.blob.State.PRESENT)
+    if isinstance(ref, FileRef):
+        row = selectors.live_artifact(repository_id, ref.package, ref.path)
+        if row is None or row.blob.state != row.blob.State.PRESENT:
+            return False
+        if not handler.files_change:
+            return True
+    elif isinstance(ref, TagRef) and selectors.live_tagged(repository_id, ref.package, ref.tag) is None:
+        return False
+    document = document_rows(repository_id, document_key(ref)).first()
+    now = clock.now()
+    if document is None or document.generation != generation_of(plan) or document.fresh_until <= now:
+        return False
+    is_recent = (now - document.checked_at).total_seconds() <= RECHECK_SECONDS
+    return is_recent or not isinstance(ref, ListingRef)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------

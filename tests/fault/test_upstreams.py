@@ -126,7 +126,7 @@ def _play(server: Server, upstream: Upstream, namespace: str, name: str, sort: s
 
     upstream.add(path, fault.plant(good))
     cold = get()
-    trouble = remote.shown()["remote"].get("trouble")
+    trouble = remote.shown()["upstream_trouble"]
     kept, used = remote.kept(), 0 if sort == "page" else len(_bytes(good))
     upstream.add(path, good)
     is_mended = until(lambda: get().status_code == 200, 15)
