@@ -5,7 +5,6 @@ All but the login itself is about the caller's own account: `repo.account` asks 
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from repoman.core.format import Repo
 from repoman.core.records import TokenItem
 from repoman.core.wire import BodyPlan, Document, DocumentBody, Head, Request, Response
 
+from .listing import moment
 from .views import answer
 
 BODY_BYTES = 64 * 1024
@@ -161,16 +161,12 @@ def _shown(item: TokenItem) -> dict[str, object]:
         "key": str(item.id),
         "token": item.hint,
         "name": item.name,
-        "created": _moment(item.created_at),
-        "updated": _moment(item.created_at),
-        "expiry": None if item.expires_at is None else _moment(item.expires_at),
+        "created": moment(item.created_at),
+        "updated": moment(item.created_at),
+        "expiry": None if item.expires_at is None else moment(item.expires_at),
         "readonly": item.actions == ("read",),
         "cidr_whitelist": None,
     }
-
-
-def _moment(at: datetime.datetime) -> str:
-    return at.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _number(request: Request, name: str, default: int, most: int) -> int:

@@ -30,7 +30,7 @@ from repoman.core.errors import (
     SizeInvalid,
 )
 from repoman.core.format import Repo
-from repoman.core.records import Entry, Listing, NewFile, NewVersion, PackageState, Publication, Staged
+from repoman.core.records import Listing, NewFile, NewVersion, PackageState, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef, TagRef
 from repoman.core.wire import BodyPlan, Document, DocumentBody, Head, Parts, PartsBody, Request, Response
 
@@ -289,14 +289,14 @@ def _change_notes(repo: Repo, name: str, document: Mapping[str, Any]) -> Respons
     versions = document.get("versions")
     if not isinstance(versions, dict) or document.get("name", name) != name:
         raise ContentInvalid("the document has no versions")
-    known: tuple[Entry, ...] = ()
+    current = Listing(())
     if _state(repo, name) is not None or "_attachments" not in document:
-        known = _current(repo, name).entries
-    if not any(entry.name in versions for entry in known):
+        current = _current(repo, name)
+    if not any(entry.name in versions for entry in current.entries):
         raise ContentInvalid("the document has no tarball, and none of its versions is published")
-    is_fresh = _is_current(repo, name, str(document.get("_rev", "")))
+    is_fresh = document.get("_rev") == listing.document_revision(name, current)
     changes: dict[str, dict[str, object]] = {}
-    for entry in known:
+    for entry in current.entries:
         manifest = versions.get(entry.name)
         if not isinstance(manifest, dict) or ("deprecated" not in manifest and not is_fresh):
             continue
@@ -328,15 +328,13 @@ def put_revision(repo: Repo, request: Request, name: str, revision: str) -> Resp
     versions = document.get("versions")
     if not isinstance(versions, dict):
         raise ContentInvalid("the document has no versions")
-    state = _demand_revision(repo, name, revision)
-    current = [entry.name for entry in _current(repo, name).entries]
-    gone = [version for version in current if version not in versions]
-    kept = [version for version in current if version in versions]
+    state, current = _demand_revision(repo, name, revision)
+    gone = [entry.name for entry in current.entries if entry.name not in versions]
+    kept = [entry.name for entry in current.entries if entry.name in versions]
     if not gone:
         return _change_notes(repo, name, document)
-    latest = _current(repo, name).tags.get(names.LATEST)
     repo.remove_versions(name, gone, if_revision=state.revision)
-    if kept and latest in gone and repo.may(Action.PUBLISH):
+    if kept and current.tags.get(names.LATEST) in gone and repo.may(Action.PUBLISH):
         # The tag is set again, so that a later publish under another tag does not take it (6.14).
         repo.set_tag(TagRef(name, names.LATEST), listing.effective_tags({}, kept)[names.LATEST])
     return _done(repo, name)
@@ -345,9 +343,8 @@ def put_revision(repo: Repo, request: Request, name: str, revision: str) -> Resp
 def delete_package(repo: Repo, request: Request, name: str, revision: str) -> Response:
     """7.2.4: every version at once."""
     names.check_name(name)
-    state = _demand_revision(repo, name, revision)
-    versions = [entry.name for entry in _current(repo, name).entries]
-    repo.remove_versions(name, versions, if_revision=state.revision)
+    state, current = _demand_revision(repo, name, revision)
+    repo.remove_versions(name, [entry.name for entry in current.entries], if_revision=state.revision)
     return answer({"ok": True})
 
 
@@ -381,16 +378,16 @@ def _current(repo: Repo, name: str) -> Listing:
     return found
 
 
-def _demand_revision(repo: Repo, name: str, revision: str) -> PackageState:
-    """7.2.6. Raises Conflict where the package has changed since the client read it."""
+def _demand_revision(repo: Repo, name: str, revision: str) -> tuple[PackageState, Listing]:
+    """7.2.6: what holds now. The state is read first, so that a change in between is found when removing.
+
+    Raises Conflict where the package has changed since the client read it.
+    """
     state = repo.package(name)
-    if revision != listing.revision_text(name, state.revision):
-        raise Conflict(f"'{name}' has changed since you read it; read it again", revision=state.revision)
-    return state
-
-
-def _is_current(repo: Repo, name: str, revision: str) -> bool:
-    return revision == listing.revision_text(name, repo.package(name).revision)
+    current = _current(repo, name)
+    if revision != listing.document_revision(name, current):
+        raise Conflict(f"'{name}' has changed since you read it; read it again")
+    return state, current
 
 
 def _done(repo: Repo, name: str) -> Response:

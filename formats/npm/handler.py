@@ -21,6 +21,7 @@ from . import accounts, audit, changes, listing, names, package, search, views
 
 PATTERNS_MOST = 50
 PATTERN_LENGTH = 128
+KEYS_BYTES = 256 * 1024
 # `/-/…` is the registry's own space: no name begins with a dash (2.7).
 _NAME = r"(?P<name>@[^/]+/[^/]+|[^@/-][^/]*)"
 _FILE = rf"{_NAME}/-/(?:(?P<again>@[^/]+)/)?(?P<file>[^/]+)"  # all three forms of 2.2
@@ -208,15 +209,18 @@ class Npm(FormatHandler):
         return package.inspect(file)
 
     def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
-        """The full document, from which both forms are made (12.1); files come from the addresses in it."""
+        """The full document, from which both forms are made (12.1), and the keys behind its signatures (11.6); files come
+        from the addresses in it."""
         if isinstance(ref, ListingRef) and ref.kind == "versions":
             return UpstreamRequest(
                 path=names.check_name(ref.package).replace("/", "%2f"), accept="application/json", is_document=True
             )
+        if ref == views.KEYS:
+            return UpstreamRequest(path="-/npm/v1/keys", accept="application/json", is_document=True, limit=KEYS_BYTES)
         raise NotFound("remote npm repositories do not have that")
 
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
-        return listing.parse(ref, body, url=url)
+        return listing.parse_keys(body) if ref == views.KEYS else listing.parse(ref, body, url=url)
 
     def parse_options(self, given: Mapping[str, object]) -> Any:
         options = super().parse_options(given)

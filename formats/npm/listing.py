@@ -77,7 +77,7 @@ def render(ref: ListingRef, listing: Listing, form: str, address: str) -> Docume
         for manifest in versions.values():
             manifest.pop("readme", None)
     latest = next(entry for entry in entries if entry.name == tags[names.LATEST])
-    found = {"_id": name, "_rev": revision_text(name, listing.revision), "name": name}
+    found = {"_id": name, "_rev": document_revision(name, listing), "name": name}
     found.update((key, latest.metadata[key]) for key in _FROM_LATEST if key in latest.metadata)
     found["maintainers"] = _maintainers(entries)
     if isinstance(upstream, Mapping):
@@ -139,6 +139,14 @@ def effective_tags(tags: Mapping[str, str], versions: Iterable[str]) -> dict[str
     return found
 
 
+def document_revision(name: str, listing: Listing) -> str:
+    """`_rev` of the document of these records; without a revision (in a virtual repository), what they say stands for it."""
+    if listing.revision:
+        return revision_text(name, listing.revision)
+    said = [sorted((entry.name, entry.deprecated) for entry in listing.entries), sorted(listing.tags.items())]
+    return f"0-{hashlib.sha256(orjson.dumps([name, *said])).hexdigest()[:16]}"
+
+
 def revision_text(name: str, revision: int) -> str:
     """`_rev`: opaque to clients, which paste it into an address."""
     mark = hashlib.sha256(f"{name}\0{revision}".encode()).hexdigest()[:16]
@@ -179,11 +187,13 @@ def _maintainers(entries: list[Entry]) -> list[dict[str, str]]:
     return [found[name] for name in sorted(found)]
 
 
-def _moment(at: datetime.datetime | None) -> str | None:
+def moment(at: datetime.datetime) -> str:
     """ISO 8601 in UTC with milliseconds, as JavaScript writes it."""
-    if at is None:
-        return None
     return at.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment(at: datetime.datetime | None) -> str | None:
+    return None if at is None else moment(at)
 
 
 def integrity(sha512: str) -> str:
@@ -228,6 +238,16 @@ def parse(ref: ListingRef, body: bytes, *, url: str) -> Listing:
         metadata=metadata,
         changed_at=parse_moment(time.get("modified")),
     )
+
+
+def parse_keys(body: bytes) -> Listing:
+    """An upstream's keys, as they are (contract 11.6). Raises ContentInvalid for what is no such document."""
+    document = _load(body)
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list):
+        raise ContentInvalid("the upstream's answer is not a list of keys")
+    known = [key for key in keys if isinstance(key, dict) and isinstance(key.get("keyid"), str)]
+    return Listing(tuple(Entry(key["keyid"], "key", metadata=key) for key in known))
 
 
 def _entry(name: str, version: str, manifest: Any, at: datetime.datetime | None, url: str) -> Entry | None:

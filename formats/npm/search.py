@@ -123,7 +123,7 @@ def _described(name: str, found: Listing) -> dict[str, Any]:
         "maintainers": people or [_person(manifest.get("_npmUser"))],
     }
     if entry.modified is not None:
-        described["date"] = entry.modified.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        described["date"] = listing.moment(entry.modified)
     author = manifest.get("author")
     if isinstance(author, Mapping) and isinstance(author.get("name"), str):
         described["author"] = {"name": author["name"]}

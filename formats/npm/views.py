@@ -10,14 +10,14 @@ from typing import Any
 import orjson
 
 from repoman.core.actor import Action
-from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, VersionNotFound
+from repoman.core.errors import FileNotFound, MethodNotAllowed, NotFound, PackageNotFound, VersionNotFound
 from repoman.core.format import Repo
 from repoman.core.records import Listing
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.wire import HotLookup, Request, Response
 
 from . import names
-from .listing import ABBREVIATED, ATTESTATIONS, FULL, INSTALL_TYPE, JSON_TYPE, TAGS, VERSION
+from .listing import ABBREVIATED, ATTESTATIONS, FULL, INSTALL_TYPE, JSON_TYPE, TAGS, VERSION, moment
 
 NOSNIFF = ("X-Content-Type-Options", "nosniff")
 JSON = ("Content-Type", JSON_TYPE)
@@ -29,6 +29,7 @@ VARY = ("Vary", "Accept")
 IMMUTABLE = ("Cache-Control", "private, max-age=31536000, immutable")
 TARBALL_TYPE = "application/octet-stream"
 PACKAGES_MOST = 1_000
+KEYS = ListingRef("keys")
 
 
 def address_of(request: Request) -> str:
@@ -197,20 +198,33 @@ def ping(repo: Repo, request: Request) -> Response:
 
 
 def keys(repo: Repo, request: Request) -> Response:
-    """11.2: the keys behind `dist.signatures`."""
-    found = [
-        {
-            "expires": None if key.expires_at is None else key.expires_at.isoformat(timespec="milliseconds"),
+    """11.2, 11.6: the keys behind `dist.signatures`: those of upstreams, and this server's own."""
+    try:
+        found = {entry.name: dict(entry.metadata) for entry in repo.listing(KEYS).entries}
+    except NotFound:
+        if not _signs(repo):
+            raise NotFound("this registry does not sign packages") from None
+        found = {}
+    for key in repo.registry_keys():
+        found[key.keyid] = {
+            "expires": None if key.expires_at is None else moment(key.expires_at),
             "keyid": key.keyid,
             "keytype": "ecdsa-sha2-nistp256",
             "scheme": "ecdsa-sha2-nistp256",
             "key": key.public,
         }
-        for key in repo.registry_keys()
-    ]
-    if not found:
-        raise NotFound("this registry does not sign packages")
-    return answer({"keys": found})
+    return answer({"keys": list(found.values())})
+
+
+def _signs(repo: Repo) -> bool:
+    """Whether versions are published, and so signed, here: not where there is only what an upstream has (11.4)."""
+    try:
+        repo.package("keys")
+    except PackageNotFound:
+        return True
+    except MethodNotAllowed:
+        return False
+    return True
 
 
 def attestations_ref(name: str, version: str, doubled: str | None) -> FileRef:
