@@ -20,7 +20,8 @@ from repoman.core.digest import looks_like_digest
 from repoman.core.errors import BadRequest, MethodNotAllowed, NotFound, PackageNotFound
 from repoman.core.format import handler_for
 from repoman.core.refs import FileRef, TagRef, VersionRef
-from repoman.sources.virtual import leaves_of
+from repoman.sources.base import Asked
+from repoman.sources.virtual import VirtualSource
 
 from . import annotate, delete
 from .purge import BATCH, purge_revision
@@ -60,11 +61,12 @@ class FileItem:
     uploaded_by: str
 
 
-def _places(actor: Actor, repository: Repository) -> list[Repository]:
-    """Where the content is: the repository, or those members of a virtual one that the actor may read."""
+def _places(actor: Actor, repository: Repository, package: str = "") -> list[Repository]:
+    """Where the content is: the repository, or those members of a virtual one that contribute to the package (without a
+    name: to anything) for this actor."""
     if repository.type != Repository.Type.VIRTUAL:
         return [repository]
-    return [leaf for leaf in leaves_of(repository) if Action.READ in permissions.allowed_actions(actor, leaf)]
+    return VirtualSource(repository, Asked(actor)).contributors(package)
 
 
 def packages(actor: Actor, repository: Repository, *, q: str = "", after: str = "", limit: int) -> list[PackageItem]:
@@ -72,6 +74,8 @@ def packages(actor: Actor, repository: Repository, *, q: str = "", after: str = 
     held here; of a virtual repository: what its members hold."""
     places = _places(actor, repository)
     rows = selectors.live_packages([place.pk for place in places]).order_by("name")
+    if repository.type == Repository.Type.VIRTUAL:
+        rows = rows.filter(VirtualSource(repository, Asked(actor)).unhidden())
     if q:
         rows = rows.filter(name__icontains=q)
     if after:
@@ -80,9 +84,9 @@ def packages(actor: Actor, repository: Repository, *, q: str = "", after: str = 
 
 
 def _package(actor: Actor, repository: Repository, name: str) -> Package:
-    """The package; in a virtual repository the first readable member's that has it."""
+    """The package; in a virtual repository that of the first contributing member that has it."""
     plain = handler_for(repository.format).normalize(name)
-    for place in _places(actor, repository):
+    for place in _places(actor, repository, plain):
         found = Package.objects.filter(repository=place, name=plain).first()
         if found is not None and selectors.package_exists(place.pk, found.name):
             return found

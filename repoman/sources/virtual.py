@@ -15,6 +15,8 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, TypeVar
 
+from django.db.models import Exists, OuterRef, Q
+
 from repoman.access import permissions
 from repoman.catalog import selectors
 from repoman.catalog.models import Package, Repository, RepositoryMember
@@ -349,6 +351,17 @@ class VirtualSource(Source):
         if ref.limit is None:
             return Listing(tuple(ordered), more=more)
         return Listing(tuple(ordered[: ref.limit]), more=more or len(ordered) > ref.limit)
+
+    def unhidden(self) -> Q:
+        """Of rows of packages: those that no rule hides."""
+        if not self._handler.virtual_by_name:
+            return Q()
+        locals_ = [leaf.repository.pk for leaf in self._leaves if leaf.is_local]
+        held = Package.objects.filter(repository_id__in=locals_, name=OuterRef("name"))
+        opened: list[str] = []
+        if self._open_names:
+            opened = [name for name in self._held_names() if opens(self._handler, self._open_names, name)]
+        return Q(repository_id__in=locals_) | Q(name__in=opened) | Q(~Exists(held))
 
     def _held_names(self) -> frozenset[str]:
         """Every name that a local member has ever held, whoever may read it: remotes do not list them."""

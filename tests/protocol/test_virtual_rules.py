@@ -6,6 +6,7 @@ by a listing, OCI for those with tags and digests, generic for plain paths.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 from collections.abc import Iterator
@@ -76,6 +77,11 @@ class Group:
 
 def group(server: Server, format: str) -> Group:
     return Group(server, format, server.make_namespace(f"grp{next(_numbers)}x{format}"))
+
+
+def _name_of(client: httpx.Client) -> str:
+    request = next(client.auth.auth_flow(client.build_request("GET", "/")))  # type: ignore[union-attr]
+    return base64.b64decode(request.headers["authorization"].partition(" ")[2]).decode().partition(":")[0]
 
 
 # --- npm in a few lines ----------------------------------------------------------------------------------------------
@@ -323,11 +329,25 @@ def test_f4_a_private_member_shows_nothing_to_others_and_no_impostor_takes_its_p
     here = group(server, "npm")
     offers(upstream, "inner", "99.0.0", text="impostor")
     offers(upstream, "outer", "1.0.0")
-    private = here.local(anonymous_read=False)
-    key = here.virtual(private, here.remote(upstream.url()))
+    private, remote = here.local(anonymous_read=False), here.remote(upstream.url())
+    key = here.virtual(private, remote)
+    assert tarball(server, remote, "inner", "99.0.0").status_code == 200  # so that a copy of the impostor is held
+    upstream.forget()
     publish(server, private, "inner", "1.0.0")
     stranger = server.client(*server.make_user())
     member = server.user(private, "reader")
+    api = f"/api/v1/repositories/{key}"
+    assert stranger.get(f"{api}/packages").json()["items"] == []
+    assert stranger.get(f"{api}/versions", params={"package": "inner"}).status_code == 404
+    assert stranger.get(f"{api}/files", params={"package": "inner"}).status_code == 404
+    both = server.user(key, "reader")
+    server.admin.put(f"/api/v1/repositories/{private}/grants/{_name_of(both)}", json={"role": "reader"})
+    assert [item["name"] for item in both.get(f"{api}/packages").json()["items"]] == ["inner"]
+    held = both.get(f"{api}/versions", params={"package": "inner"}).json()["items"]
+    assert [item["version"] for item in held] == ["1.0.0"]
+    assert here.patch(key, options={"allow_remote_names": ["inner"]}).status_code == 200
+    assert [item["name"] for item in stranger.get(f"{api}/packages").json()["items"]] == ["inner"]
+    assert here.patch(key, options={"allow_remote_names": []}).status_code == 200
     for client in (server.client(), stranger):
         assert packument(server, key, "inner", client).status_code == 404
         for version in ("1.0.0", "99.0.0"):
