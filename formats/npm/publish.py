@@ -36,7 +36,12 @@ _ASIDE = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)  # w
 _TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)  # up to the quote, or a backslash that ends the piece
 _QUOTE, _COMMA = b'",'
 _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = b"{}[]"
-_ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u([0-9a-fA-F]{4}))')
+_ESCAPES = (
+    (b"\\/", b"/"),
+    *((b"\\u%04x" % ord(character), character) for character in (b"+", b"/", b"=")),
+    *((b"\\u%04X" % ord(character), character) for character in (b"+", b"/", b"=")),
+)
+_UNFINISHED = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 
 
 class _State(Enum):
@@ -243,19 +248,14 @@ class PublishParser:
 
 def _unescape(text: bytes, *, is_last: bool) -> tuple[bytes, bytes]:
     """Text with its JSON escapes resolved, and the unfinished one at its end: some serializers write `\\/` for a slash,
-    others `\\u002B` for a plus."""
+    others `\\u002B` for a plus. Nobody escapes letters and digits: that is refused."""
     held = b""
     last = text.rfind(b"\\")
-    if not is_last and len(text) - last < 6 and _ESCAPE.match(text, last) is None:
+    if not is_last and _UNFINISHED.match(text, last) is not None:
         text, held = text[:last], text[last:]
     if b"\\\\" not in text:
-        text = _ESCAPE.sub(_character, text.replace(b"\\/", b"/"))
+        for escape, character in _ESCAPES:
+            text = text.replace(escape, character)
     if b"\\" in text:
         raise ContentInvalid("an attachment is not valid base64")
     return text, held
-
-
-def _character(match: re.Match[bytes]) -> bytes:
-    """What is no character of base64 becomes one that is refused."""
-    code = int(match[1], 16) if match[1] else 0
-    return bytes([code]) if 32 < code < 127 and code != 92 else b"!"
