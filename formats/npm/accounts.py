@@ -5,7 +5,6 @@ All but the login itself is about the caller's own account: `repo.account` asks 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +28,6 @@ PAGE = 10
 PAGE_MOST = 100
 DAY_SECONDS = 86_400
 DAYS_MOST = 3_650
-_COUNT = re.compile(r"[0-9]{1,6}\Z")
 _ALL_BUT_MANAGE = ("read", "publish", "delete")
 
 
@@ -108,7 +106,7 @@ def sign_out(repo: Repo, request: Request, token: str) -> Response:
 def tokens(repo: Repo, request: Request) -> Response:
     """8.12: `npm token list`, in pages. `urls` is there even where nothing follows: npm reads into it."""
     _demand_sign_in(repo)
-    page, size = _number(request, "page", 0, 10_000), _number(request, "perPage", PAGE, PAGE_MOST)
+    page, size = request.query.count("page", 0, 10_000), request.query.count("perPage", PAGE, PAGE_MOST, 1)
     found = list(repo.account.tokens())
     start = page * size
     urls = {}
@@ -167,12 +165,3 @@ def _shown(item: TokenItem) -> dict[str, object]:
         "readonly": item.actions == ("read",),
         "cidr_whitelist": None,
     }
-
-
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    given = request.query.get(name)
-    if given is None:
-        return default
-    if _COUNT.match(given) is None:
-        raise BadRequest(f"'{name}' is a whole number")
-    return max(min(int(given), most), 1 if name == "perPage" else 0)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
-from repoman.core import errors
 from repoman.core.actor import Action
-from repoman.core.errors import BadRequest, NotFound, RepomanError
+from repoman.core.errors import NotFound, RepomanError, message_of
 from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
 from repoman.core.records import Document, Facts, Listing
@@ -19,8 +17,6 @@ from repoman.core.wire import Response, Route
 
 from . import accounts, audit, changes, listing, names, package, search, views
 
-PATTERNS_MOST = 50
-PATTERN_LENGTH = 128
 KEYS_BYTES = 256 * 1024
 # `/-/…` is the registry's own space: no name begins with a dash (2.7).
 _NAME = r"(?P<name>@[^/]+/[^/]+|[^@/-][^/]*)"
@@ -179,7 +175,7 @@ class Npm(FormatHandler):
 
     def error(self, error: RepomanError, *, mount: str, head: bool) -> Response:
         """The sentence in `error` and in `message`: clients print the one or the other (1.1)."""
-        text = _message(error)
+        text = message_of(error)
         found: dict[str, object] = {"error": text, "message": text, "code": error.code}
         if error.detail:
             found["detail"] = dict(error.detail)
@@ -221,21 +217,3 @@ class Npm(FormatHandler):
 
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
         return listing.parse_keys(body) if ref == views.KEYS else listing.parse(ref, body, url=url)
-
-    def parse_options(self, given: Mapping[str, object]) -> Any:
-        options = super().parse_options(given)
-        patterns = options.immutable_tags
-        if len(patterns) > PATTERNS_MOST or any(not 0 < len(pattern) <= PATTERN_LENGTH for pattern in patterns):
-            raise BadRequest(
-                f"option 'immutable_tags' takes at most {PATTERNS_MOST} patterns of 1 to {PATTERN_LENGTH} characters"
-            )
-        return options
-
-
-def _message(error: RepomanError) -> str:
-    """A refused quota says how full it is: clients show nothing but this sentence."""
-    if isinstance(error, errors.QuotaExceeded):
-        used, limit = error.detail.get("used_bytes"), error.detail.get("quota_bytes")
-        if used is not None and limit is not None and not (str(used) in error.message and str(limit) in error.message):
-            return f"{error.message.rstrip('.')}: {used} of {limit} bytes are used"
-    return error.message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,6 @@ SIZE_MOST = 250
 NAMES_MOST = 1_000
 FROM_MOST = NAMES_MOST
 TEXT_CHARACTERS = 512
-_COUNT = re.compile(r"[0-9]{1,9}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def search(repo: Repo, request: Request) -> Response:
     if len(text) > TEXT_CHARACTERS:
         raise BadRequest(f"'text' may have {TEXT_CHARACTERS} characters")
     wanted = wanted_of(text)
-    size, start = _number(request, "size", SIZE, SIZE_MOST), _number(request, "from", 0, FROM_MOST)
+    size, start = request.query.count("size", SIZE, SIZE_MOST), request.query.count("from", 0, FROM_MOST)
     part = f"@{wanted.scope}/" if wanted.scope else max(wanted.words, key=len, default="")
     found = [name for name in package_names(repo, part, NAMES_MOST) if _fits_name(wanted, name)]
     looks_inside = wanted.looks_inside
@@ -170,12 +168,3 @@ def _fits(wanted: Wanted, hit: Mapping[str, Any]) -> bool:
 def _object(hit: dict[str, Any], score: float) -> dict[str, Any]:
     detail = {"quality": score, "popularity": score, "maintenance": score}
     return {"package": hit, "score": {"final": score, "detail": detail}, "searchScore": score, "flags": {}}
-
-
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    given = request.query.get(name)
-    if given is None:
-        return default
-    if _COUNT.match(given) is None:
-        raise BadRequest(f"'{name}' is a whole number")
-    return min(int(given), most)

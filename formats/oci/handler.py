@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from repoman.core import errors
 from repoman.core.actor import Action
-from repoman.core.errors import BadRequest, RepomanError
+from repoman.core.errors import RepomanError, message_of
 from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
 from repoman.core.records import Listing, NewVersion
@@ -21,8 +20,6 @@ from repoman.core.wire import Response, Route, SiteRoute
 from . import upstream, views
 from .names import check_image, is_image
 
-PATTERNS_MOST = 50
-PATTERN_LENGTH = 128
 DETAILS_MOST = 1_000
 _IMAGE = r"(?P<image>.+)"
 _BLOB = _IMAGE + r"/blobs/(?P<digest>[^/]+)"
@@ -169,7 +166,7 @@ class Oci(FormatHandler):
                 for digest in missing[:DETAILS_MOST]
             ]
         else:
-            item: dict[str, object] = {"code": code, "message": _message(error)}
+            item: dict[str, object] = {"code": code, "message": message_of(error)}
             if error.detail:
                 item["detail"] = dict(error.detail)
             items = [item]
@@ -229,21 +226,3 @@ class Oci(FormatHandler):
     def client_url(self, base_url: str, key: str) -> str:
         """`host/ns/repo`: what image references start with; they have no scheme."""
         return f"{urlsplit(base_url).netloc}/{key}"
-
-    def parse_options(self, given: Mapping[str, object]) -> Any:
-        options = super().parse_options(given)
-        patterns = options.immutable_tags
-        if len(patterns) > PATTERNS_MOST or any(not 0 < len(pattern) <= PATTERN_LENGTH for pattern in patterns):
-            raise BadRequest(
-                f"option 'immutable_tags' takes at most {PATTERNS_MOST} patterns of 1 to {PATTERN_LENGTH} characters"
-            )
-        return options
-
-
-def _message(error: RepomanError) -> str:
-    """A refused quota says how full it is in the text too: docker prints nothing else."""
-    if isinstance(error, errors.QuotaExceeded):
-        used, limit = error.detail.get("used_bytes"), error.detail.get("quota_bytes")
-        if used is not None and limit is not None and not (str(used) in error.message and str(limit) in error.message):
-            return f"{error.message.rstrip('.')}: {used} of {limit} bytes are used"
-    return error.message

@@ -227,3 +227,12 @@ class StorageFull(RepomanError):
 
     status = 507
     code = "storage_full"
+
+
+def message_of(error: RepomanError) -> str:
+    """The sentence for clients that show nothing else: a refused quota says in it how full the namespace is."""
+    if isinstance(error, QuotaExceeded):
+        used, limit = error.detail.get("used_bytes"), error.detail.get("quota_bytes")
+        if used is not None and limit is not None and not (str(used) in error.message and str(limit) in error.message):
+            return f"{error.message.rstrip('.')}: {used} of {limit} bytes are used"
+    return error.message

@@ -35,6 +35,9 @@ from .records import (
 from .refs import FileRef, ListingRef, TagRef, VersionRef
 from .wire import Response, Route, SiteRoute
 
+PATTERNS_MOST = 50
+PATTERN_LENGTH = 128
+
 
 @dataclass(frozen=True, slots=True)
 class NoOptions:
@@ -334,6 +337,11 @@ class FormatHandler(ABC):
                 isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
             ):
                 raise BadRequest(f"option '{key}' must be a list of strings")
+            if isinstance(default, tuple) and isinstance(value, list | tuple):
+                if len(value) > PATTERNS_MOST or any(not 0 < len(item) <= PATTERN_LENGTH for item in value):
+                    raise BadRequest(
+                        f"option '{key}' takes at most {PATTERNS_MOST} patterns of 1 to {PATTERN_LENGTH} characters"
+                    )
         return self.options(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
 

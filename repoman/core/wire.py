@@ -20,6 +20,7 @@ from .records import BlobRef, Rendered, Staged, UploadState
 from .refs import FileRef, ListingRef, TagRef, VersionRef
 
 MAX_PARAMETERS = 1000
+_COUNT = re.compile(r"[0-9]{1,18}\Z")
 
 
 class Headers:
@@ -76,6 +77,15 @@ class Query:
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
+
+    def count(self, name: str, default: int, most: int, least: int = 0) -> int:
+        """A whole number, brought between `least` and `most`. Raises BadRequest for what is none."""
+        given = self.get(name)
+        if given is None:
+            return default
+        if _COUNT.match(given) is None:
+            raise BadRequest(f"'{name}' is a whole number")
+        return max(least, min(int(given), most))
 
 
 # --- how a body is taken ---------------------------------------------------------------------------------------------
