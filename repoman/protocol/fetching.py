@@ -8,6 +8,7 @@ clients come and go. In this process it is shared through its flight, between pr
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -63,6 +64,9 @@ class Fetches:
         if self._made is None:
             from django.conf import settings
 
+            # The HTTP client tries to import this for every lock that it makes, and where it is not installed each try
+            # looks through the whole path again.
+            sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
             configuration = settings.CONFIGURATION
             self._is_alone = configuration.workers == 1 and settings.DATABASES["default"]["ENGINE"].endswith("sqlite")
             self._made = Flights(Client(), run=pools().storage.run)

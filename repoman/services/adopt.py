@@ -32,12 +32,13 @@ from repoman.core.fetch import Outcome, Plan
 from repoman.core.format import handler_for
 from repoman.core.records import Entry, ListedFile, NewFile, NewVersion, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
+from repoman.db.prepared import Prepared
 from repoman.events.models import Event
 from repoman.events.record import record
 from repoman.sources import state
 from repoman.sources.models import UpstreamDocument
 from repoman.sources.records import dump_listing, joined, load_listing, unpacked
-from repoman.sources.remote import Limits, document_key, document_rows, find_file, generation_of, pages_key
+from repoman.sources.remote import Limits, document_key, document_row, find_file, generation_of, pages_key
 
 from . import workshop
 from .publish import publish
@@ -49,6 +50,7 @@ _LINK = re.compile(r"<([^<>]{1,2000})>([^,<]{0,500})")
 _NEXT = re.compile(r";\s*rel\s*=\s*\"?[^\";]*\bnext\b")
 _MAX_AGE = re.compile(r"(?:^|[,\s])(?:s-maxage|max-age)\s*=\s*\"?(\d{1,9})")
 logger = logging.getLogger("repoman.upstream")
+repository_row = Prepared(lambda repository_id: Repository.objects.select_related("namespace").filter(pk=repository_id))
 
 
 def adopt(plan: Plan, outcome: Outcome, seconds: float = 0.0) -> None:
@@ -57,7 +59,7 @@ def adopt(plan: Plan, outcome: Outcome, seconds: float = 0.0) -> None:
     `seconds`: how long the upstream took. What was asked for under other settings of the remote is not taken. Staged bytes
     that are not kept are discarded. Raises nothing but what the database raises.
     """
-    repository = Repository.objects.select_related("namespace").filter(pk=plan.repository_id).first()
+    repository = repository_row.first(plan.repository_id)
     if repository is None or repository.state == Repository.State.DELETING:
         _drop(outcome)
         outcome.error = RepositoryNotFound("the repository was deleted meanwhile")
@@ -188,7 +190,7 @@ def _keep_listing(repository: Repository, limits: Limits, plan: Plan, outcome: O
     following = _next_page(plan, outcome)
     gathered = UpstreamDocument.objects.filter(repository=repository, key=pages_key(plan.ref))
     if plan.page:
-        row = document_rows(repository.pk, pages_key(plan.ref)).first()
+        row = document_row(repository.pk, pages_key(plan.ref))
         if row is None or row.etag != str(plan.page - 1):
             raise Unavailable("the pages of the listing were asked for twice at the same time", retry_after_seconds=1)
         packed, mark = joined(row, packed)
@@ -354,7 +356,7 @@ def _keep_file(repository: Repository, limits: Limits, plan: Plan, outcome: Outc
         raise UpstreamFailed("nothing in the upstream's answer says that it was complete; it was not kept")
     entry_name, listed = "", None
     if handler.is_listed:
-        document = document_rows(repository.pk, document_key(ListingRef("versions", plan.ref.package))).first()
+        document = document_row(repository.pk, document_key(ListingRef("versions", plan.ref.package)))
         found = find_file(load_listing(document), plan.ref.path) if document is not None else None
         if found is not None:
             entry_name, listed = found[0].name, found[1]

@@ -37,7 +37,7 @@ from repoman.sources.models import Fill
 from repoman.sources.remote import Limits, generation_of, is_here
 from repoman.transfer.auth import RemoteSettings
 
-from .adopt import adopt
+from .adopt import adopt, repository_row
 
 CLAIM_SECONDS = 30
 REMEMBERED_SECONDS = 2
@@ -93,7 +93,7 @@ def settings_of(remote: Mapping[str, Any]) -> RemoteSettings:
 
 def prepare(plan: Plan, *, is_alone: bool) -> Prepared:
     """Claim the fetch, or find out who has it. `is_alone`: no other process serves this data. Raises RepositoryNotFound."""
-    repository = Repository.objects.select_related("namespace").filter(pk=plan.repository_id).first()
+    repository = repository_row.first(plan.repository_id)
     if repository is None or repository.remote is None or repository.state == Repository.State.DELETING:
         raise RepositoryNotFound("the repository was deleted meanwhile")
     namespace: Namespace = repository.namespace

@@ -18,8 +18,6 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from django.db.models import QuerySet
-
 from repoman.catalog import selectors
 from repoman.catalog.models import Repository
 from repoman.core import clock
@@ -37,6 +35,7 @@ from repoman.core.fetch import NeedFetch, Outcome, Plan, Ref, UpstreamRequest
 from repoman.core.format import FormatHandler, handler_for
 from repoman.core.records import BlobRef, Entry, FileEntry, Freshness, ListedFile, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
+from repoman.db.prepared import Prepared
 
 from . import state
 from .base import Asked, Source
@@ -92,9 +91,14 @@ def generation_of(plan: Plan) -> int:
     return int(plan.key.partition(":")[0].partition(".")[2])
 
 
-def document_rows(repository_id: int, key: str) -> QuerySet[UpstreamDocument]:
+_document_row = Prepared(
+    lambda repository_id, key: UpstreamDocument.objects.defer("records").filter(repository_id=repository_id, key=key)
+)
+
+
+def document_row(repository_id: int, key: str) -> UpstreamDocument | None:
     """The row of that name without its records, which are large and mostly not needed."""
-    return UpstreamDocument.objects.defer("records").filter(repository_id=repository_id, key=key)
+    return _document_row.first(repository_id, key)
 
 
 def pages_key(ref: ListingRef) -> str:
@@ -355,7 +359,7 @@ class RemoteSource(Source):
 
     def _row(self, key: str) -> UpstreamDocument | None:
         if key not in self._rows:
-            row = document_rows(self._repository.pk, key).first()
+            row = document_row(self._repository.pk, key)
             is_ours = row is not None and row.generation == self._limits.generation
             self._rows[key] = row if is_ours else None
         return self._rows[key]
@@ -376,9 +380,12 @@ class RemoteSource(Source):
         again for an upstream that has just failed to answer."""
         if key and state.is_known_absent(self._repository.pk, self._limits.generation, key):
             return NotFound("the upstream does not have it (remembered)")
-        failed = state.failed_lately(self._repository.pk, self._limits.generation, key) if key else None
-        if failed is not None and self._stale(key) is not None:
-            return failed
+        if key and self._stale(key) is not None:
+            document = self._row(key)
+            since = document.checked_at if document is not None else None
+            failed = state.failed_lately(self._repository.pk, self._limits.generation, key, since)
+            if failed is not None:
+                return failed
         if self._limits.offline:
             return Unavailable(
                 f"the remote repository '{self._repository.key}' is set offline and does not hold this",
@@ -434,7 +441,7 @@ def is_here(plan: Plan, handler: FormatHandler) -> bool:
             return True
     elif isinstance(ref, TagRef) and selectors.live_tagged(repository_id, ref.package, ref.tag) is None:
         return False
-    document = document_rows(repository_id, document_key(ref)).first()
+    document = document_row(repository_id, document_key(ref))
     now = clock.now()
     if document is None or document.generation != generation_of(plan) or document.fresh_until <= now:
         return False

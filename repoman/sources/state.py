@@ -3,6 +3,7 @@ trouble (for people)."""
 
 from __future__ import annotations
 
+import datetime
 import logging
 import threading
 from collections import OrderedDict
@@ -20,7 +21,7 @@ FAILED_AT_LEAST_SECONDS = 2.0
 FAILED_AT_MOST_SECONDS = 30.0
 _Key = tuple[int, int, str]
 _absent: OrderedDict[_Key, float] = OrderedDict()
-_failed: OrderedDict[_Key, tuple[float, RepomanError]] = OrderedDict()
+_failed: OrderedDict[_Key, tuple[float, datetime.datetime, RepomanError]] = OrderedDict()
 _noted: dict[int, tuple[bool, float]] = {}
 _lock = threading.Lock()
 logger = logging.getLogger("repoman.sources")
@@ -57,8 +58,10 @@ def note_present(repository_id: int, generation: int, key: str) -> None:
         _failed.pop((repository_id, generation, key), None)
 
 
-def failed_lately(repository_id: int, generation: int, key: str) -> RepomanError | None:
-    """What the upstream failed with when it was asked for this a moment ago."""
+def failed_lately(
+    repository_id: int, generation: int, key: str, since: datetime.datetime | None = None
+) -> RepomanError | None:
+    """What the upstream failed with when it was asked for this a moment ago; None where another process got it since."""
     with _lock:
         found = _failed.get((repository_id, generation, key))
         if found is None:
@@ -66,7 +69,7 @@ def failed_lately(repository_id: int, generation: int, key: str) -> RepomanError
         if found[0] <= clock.monotonic():
             del _failed[repository_id, generation, key]
             return None
-        return found[1]
+        return found[2] if since is None or found[1] >= since else None
 
 
 def note_failed(repository_id: int, generation: int, key: str, error: RepomanError, took_seconds: float) -> None:
@@ -76,7 +79,7 @@ def note_failed(repository_id: int, generation: int, key: str, error: RepomanErr
     plain = error.with_traceback(None)
     plain.__cause__ = plain.__context__ = None
     with _lock:
-        _failed[repository_id, generation, key] = (clock.monotonic() + seconds, plain)
+        _failed[repository_id, generation, key] = (clock.monotonic() + seconds, clock.now(), plain)
         _failed.move_to_end((repository_id, generation, key))
         while len(_failed) > MOST_REMEMBERED:
             _failed.popitem(last=False)

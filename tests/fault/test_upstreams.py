@@ -17,7 +17,7 @@ import pytest
 from tests.running import Deployment, Server
 from tests.tools.upstream import Answer, Upstream, bomb, endless, html_page, throttled
 
-from .upstreams import ALLOW, PAGE, QUICK, Project, Remote, is_stale, until
+from .upstreams import ALLOW, PAGE, Project, Remote, is_stale, until
 
 pytestmark = pytest.mark.xdist_group("upstreams")
 
@@ -33,6 +33,7 @@ class Fault:
     only: str = ""
     retry_after: str = ""
     password: bool = False
+    read_timeout: int = 10
 
 
 def page(document: str) -> Callable[[Answer], Answer]:
@@ -40,8 +41,8 @@ def page(document: str) -> Callable[[Answer], Answer]:
 
 
 FAULTS = {
-    "silent": Fault(lambda good: replace(good, stall="headers"), 504),
-    "stalls_midway": Fault(lambda good: replace(good, stall="body", stall_after=100), 504),
+    "silent": Fault(lambda good: replace(good, stall="headers"), 504, read_timeout=2),
+    "stalls_midway": Fault(lambda good: replace(good, stall="body", stall_after=100), 504, read_timeout=2),
     "cut": Fault(lambda good: replace(good, cut_after=100), 502),
     "cut_chunked": Fault(lambda good: replace(good, cut_after=100, chunked=True), 502),
     "ends_early": Fault(lambda good: replace(good, cut_after=100, close_cleanly=True), 502),
@@ -107,7 +108,7 @@ CELLS = [(name, sort) for name, fault in FAULTS.items() for sort in SORTS if _is
 def _play(server: Server, upstream: Upstream, namespace: str, name: str, sort: str) -> Seen:
     fault = FAULTS[name]
     more = {"username": "somebody", "password": "a secret"} if fault.password else {}
-    settings = {"metadata_ttl": 0, "negative_ttl": 1, **QUICK, **more}
+    settings = {"metadata_ttl": 0, "negative_ttl": 1, "read_timeout": fault.read_timeout, **more}
     own = f"{name}-{sort}".replace("_", "-")
     if sort == "changing":
         remote = Remote.of(server, upstream, "generic", namespace, **settings)
@@ -129,7 +130,7 @@ def _play(server: Server, upstream: Upstream, namespace: str, name: str, sort: s
     trouble = remote.shown()["upstream_trouble"]
     kept, used = remote.kept(), 0 if sort == "page" else len(_bytes(good))
     upstream.add(path, good)
-    is_mended = until(lambda: get().status_code == 200, 15)
+    is_mended = until(lambda: get().status_code == 200, 25)
     upstream.add(path, replace(fault.plant(good), etag='"another"'))
     before = upstream.count(path)
     held = get()
@@ -144,7 +145,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def cells(server: Server) -> Iterator[dict[tuple[str, str], Future[Seen]]]:
-    with Upstream() as upstream, ThreadPoolExecutor(48) as threads:
+    with Upstream() as upstream, ThreadPoolExecutor(24) as threads:
         namespace = server.make_namespace()
         played = {cell: threads.submit(_play, server, upstream, namespace, *cell) for cell in CELLS}
         for one in played.values():
