@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 
+from formats.npm.listing import INSTALL_TYPE
+from formats.pypi.listing import SIMPLE_JSON
 from tests.oci import MANIFEST
 from tests.running import Server
 
-from .model import Known, Ledger, Manifest, digest_of
+from .mirrors import Item, Mirrors
+from .model import Known, Ledger, Manifest, Release, Slot, digest_of
+from .packages import dist_tags_path, file_path, packument_path, sha256
 
 THREADS = 4
+TRIES = 5
+# (version, file) → (whether bytes have the digest that is listed, what is noted about the version)
+Listed = dict[tuple[str, str], tuple[Callable[[bytes], bool], str | None]]
 
 
 class Checker:
@@ -28,6 +39,11 @@ class Checker:
             list(pool.map(self._manifest, [one for known in everything for one in known.manifests.values()]))
             list(pool.map(self._tag, [(key, slot) for known in everything for key, slot in known.tags.items()]))
             list(pool.map(self._file, [(key, slot) for known in everything for key, slot in known.files.items()]))
+            packages: dict[tuple[str, str, str], list[Release]] = {}
+            for release in (one for known in everything for one in known.releases):
+                packages.setdefault(release.where, []).append(release)
+            list(pool.map(self._package, packages.items()))
+        self._dist_tags(everything)
         self._tag_lists(everything)
 
     def _get(self, path: str, **headers: str) -> httpx.Response:
@@ -36,12 +52,11 @@ class Checker:
             self.ledger.fail(f"after the restart {path} answers {answer.status_code} {answer.text[:200]}")
         return answer
 
-    def _settle(self, what: str, slot: object, found: object) -> None:
+    def _settle(self, what: str, slot: Slot[Any], found: object) -> None:
         """What was found is from now on the only possible state."""
-        possible = slot.possible  # type: ignore[attr-defined]
-        if found not in possible:
-            self.ledger.fail(f"{what} is {found}; possible were {possible}")
-        slot.acknowledged(found)  # type: ignore[attr-defined]
+        if found not in slot.possible:
+            self.ledger.fail(f"{what} is {found}; possible were {slot.possible}")
+        slot.acknowledged(found)
 
     def _manifest(self, one: Manifest) -> None:
         where = f"/v2/{one.repository}/{one.package}"
@@ -65,14 +80,14 @@ class Checker:
             self.ledger.fail(f"{where}/blobs/{digest} has other bytes")
         self.ledger.count("blobs checked")
 
-    def _tag(self, item: tuple[tuple[str, str, str], object]) -> None:
+    def _tag(self, item: tuple[tuple[str, str, str], Slot[str]]) -> None:
         (repository, package, tag), slot = item
         answer = self._get(f"/v2/{repository}/{package}/manifests/{tag}", Accept=MANIFEST)
         found = digest_of(answer.content) if answer.status_code == 200 else None
         self._settle(f"{repository}/{package}:{tag}", slot, found)
         self.ledger.count("tags checked")
 
-    def _file(self, item: tuple[tuple[str, str], object]) -> None:
+    def _file(self, item: tuple[tuple[str, str], Slot[str]]) -> None:
         (repository, path), slot = item
         with self.http.stream("GET", f"/generic/{repository}/{path}") as answer:
             if answer.status_code not in (200, 404):
@@ -98,6 +113,109 @@ class Checker:
                 if listed != expected:
                     self.ledger.fail(f"{repository}/{package} lists {sorted(listed)} instead of {sorted(expected)}")
 
+    # npm and PyPI
+
+    def _package(self, item: tuple[tuple[str, str, str], list[Release]]) -> None:
+        """What the package's document names can be fetched with the digest that it says; and it names all, and only, what
+        its publishers know."""
+        (format, repository, package), releases = item
+        listed = self._npm_listed(repository, package) if format == "npm" else self._pypi_listed(repository, package)
+        expected: set[tuple[str, str]] = set()
+        for release in releases:
+            notes = set()
+            for name, slot in release.files.items():
+                key = (release.version, name)
+                found = self._installed(release, name, listed[key][0] if key in listed else None)
+                self._settle(f"{file_path(release, name)}", slot, found)
+                self.ledger.count(f"{format} files checked")
+                if found is not None:
+                    expected.add(key)
+                    notes.add(listed[key][1] if key in listed else None)
+            if len(notes) > 1:
+                self.ledger.fail(f"{release} has several notes: {notes}")
+            elif notes:
+                self._settle(f"the note of {release.where} {release.version}", release.note, notes.pop())
+        if listed.keys() != expected:
+            self.ledger.fail(f"{repository}/{package} lists {sorted(listed.keys() ^ expected)} wrongly")
+
+    def _installed(self, release: Release, name: str, says: Callable[[bytes], bool] | None) -> str | None:
+        answer = self._get(file_path(release, name))
+        if (answer.status_code == 200) != (says is not None):
+            self.ledger.fail(f"{file_path(release, name)} answers {answer.status_code}, listed: {says is not None}")
+        if answer.status_code != 200:
+            return None
+        if says is not None and not says(answer.content):
+            self.ledger.fail(f"{file_path(release, name)} has not the digest that is listed")
+        return sha256(answer.content)
+
+    def _npm_listed(self, repository: str, package: str) -> Listed:
+        path = packument_path(repository, package)
+        answer = self._get(path, Accept="application/json")
+        short = self._get(path, Accept=INSTALL_TYPE)
+        if answer.status_code != 200:
+            return {}
+        document = answer.json()
+        versions = document["versions"]
+        if short.json()["versions"].keys() != versions.keys():
+            self.ledger.fail(f"{path} has two documents that differ")
+        if document["dist-tags"].get("latest") not in versions or not set(document["dist-tags"].values()) <= set(
+            versions
+        ):
+            self.ledger.fail(f"{path} has tags of versions that are not there: {document['dist-tags']}")
+        found: Listed = {}
+        for version, manifest in versions.items():
+            name = manifest["dist"]["tarball"].rpartition("/")[2]
+            found[(version, name)] = (_has_integrity(manifest["dist"]["integrity"]), manifest.get("deprecated"))
+        return found
+
+    def _pypi_listed(self, repository: str, project: str) -> Listed:
+        answer = self._get(f"/pypi/{repository}/simple/{project}/", Accept=SIMPLE_JSON)
+        if answer.status_code != 200:
+            return {}
+        found: Listed = {}
+        for file in answer.json()["files"]:
+            name = file["filename"]
+            version = name.removesuffix(".tar.gz").split("-")[1]
+            found[(version, name)] = (_has_sha256(file["hashes"]["sha256"]), file.get("yanked") or None)
+            beside = file.get("core-metadata")
+            if beside:
+                side = self._get(f"/pypi/{repository}/files/{project}/{name}.metadata")
+                if side.status_code != 200 or sha256(side.content) != beside["sha256"]:
+                    self.ledger.fail(f"{name}.metadata answers {side.status_code}, or has other bytes than listed")
+        return found
+
+    def _dist_tags(self, everything: list[Known]) -> None:
+        for (repository, package, tag), slot in [item for known in everything for item in known.dist_tags.items()]:
+            answer = self._get(dist_tags_path(repository, package))
+            found = answer.json().get(tag) if answer.status_code == 200 else None
+            self._settle(f"{repository}/{package}@{tag}", slot, found)
+            self.ledger.count("dist-tags checked")
+
+    # mirrors
+
+    def mirrors(self, mirrors: Mirrors) -> None:
+        """With an upstream that is well, everything can be had; and then also without it."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            mirrors.is_well()
+            list(pool.map(self._mirrored, mirrors.items))
+            mirrors.is_down()
+            list(pool.map(self._mirrored, mirrors.items))
+            mirrors.is_well()
+
+    def _mirrored(self, item: Item) -> None:
+        """Tried again where the server remembers a failure for a moment."""
+        for attempt in range(TRIES):
+            answer = self.http.get(item.path, headers={"Accept": item.accept} if item.accept else {})
+            if answer.status_code == 200:
+                break
+            time.sleep(0.5 * (attempt + 1))
+        else:
+            self.ledger.fail(f"{item.path} answers {answer.status_code} {answer.text[:200]}")
+            return
+        self.ledger.count("mirrored items checked")
+        if fault := item.fault_in(answer):
+            self.ledger.fail(f"after the restart {item.path} is a success with {fault}")
+
     def fsck(self) -> dict[str, object]:
         done = self.server.manage("fsck", "--rehash", "--json")
         try:
@@ -113,3 +231,11 @@ class Checker:
         found = self.http.get(f"/api/v1/namespaces/{namespace}").json()
         if found["used_bytes"] > found["quota_bytes"]:
             self.ledger.fail(f"{namespace} uses {found['used_bytes']} of {found['quota_bytes']} bytes")
+
+
+def _has_sha256(digest: str) -> Callable[[bytes], bool]:
+    return lambda data: sha256(data) == digest
+
+
+def _has_integrity(integrity: str) -> Callable[[bytes], bool]:
+    return lambda data: "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode() == integrity

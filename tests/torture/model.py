@@ -21,9 +21,11 @@ class Slot(Generic[State]):
 
     def __init__(self) -> None:
         self.possible: set[State | None] = {None}
+        self.was_there = False
 
     def acknowledged(self, state: State | None) -> None:
         self.possible = {state}
+        self.was_there = self.was_there or state is not None
 
     def unknown(self, state: State | None) -> None:
         self.possible.add(state)
@@ -32,6 +34,11 @@ class Slot(Generic[State]):
     def known(self) -> State | None:
         """The state, where there is only one possible; None otherwise."""
         return next(iter(self.possible)) if len(self.possible) == 1 else None
+
+    @property
+    def is_removed(self) -> bool:
+        """It was there for certain, and now it is not."""
+        return self.was_there and self.possible == {None}
 
 
 @dataclass
@@ -61,13 +68,67 @@ class Session:
 
 
 @dataclass
+class Removal:
+    """What one request took away from a release: files with their digests, and the event that tells its revision."""
+
+    kind: str
+    subject: str
+    files: dict[str, str]
+
+
+@dataclass
+class Release:
+    """A version that one client published, in a package that all of them publish to. `files`: name → digest.
+
+    `note`: its deprecation, or the reason why it was yanked; it stays as it was when something is removed, for then the
+    log has several of them.
+    """
+
+    format: str
+    repository: str
+    package: str
+    version: str
+    files: dict[str, Slot[str]]
+    note: Slot[str] = field(default_factory=Slot)
+    removals: list[Removal] = field(default_factory=list)
+    was_removed: bool = False
+
+    @property
+    def where(self) -> tuple[str, str, str]:
+        return self.format, self.repository, self.package
+
+    @property
+    def is_there(self) -> bool:
+        return all(slot.known for slot in self.files.values())
+
+
+@dataclass
 class Known:
-    """What one client knows of its own names. Keys: (repository, package or path[, tag])."""
+    """What one client knows of its own names. Keys: (repository, package or path[, tag]). `published` counts releases:
+    no two have one version."""
 
     manifests: dict[tuple[str, str, str], Manifest] = field(default_factory=dict)
     tags: dict[tuple[str, str, str], Slot[str]] = field(default_factory=dict)
     files: dict[tuple[str, str], Slot[str]] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    dist_tags: dict[tuple[str, str, str], Slot[str]] = field(default_factory=dict)
+    published: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the storm rages against. `npm` and `pypi`: local repositories; `sign_in` may remove in all of them."""
+
+    url: str
+    sign_in: tuple[str, str]
+    admin: tuple[str, str]
+    images: list[str]
+    raws: list[str]
+    tight: str
+    npm: list[str]
+    pypi: list[str]
+    shared: list[bytes]
 
 
 class Ledger:

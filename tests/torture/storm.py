@@ -6,14 +6,16 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 
 from tests.oci import CONFIG, MANIFEST
 
-from .model import Known, Ledger, Manifest, Session, Slot, content, digest_of
+from .mirrors import Mirrors
+from .model import Known, Ledger, Manifest, Place, Session, Slot, content, digest_of
+from .packages import Packages
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 # An outcome that the client cannot know: no answer, or one that says that something on the way failed.
@@ -35,13 +37,9 @@ class Client(threading.Thread):
     def __init__(
         self,
         number: int,
+        place: Place,
+        mirrors: Mirrors,
         *,
-        url: str,
-        sign_in: tuple[str, str],
-        repositories: list[str],
-        raws: list[str],
-        tight: str,
-        shared: list[bytes],
         known: Known,
         ledger: Ledger,
         rng: random.Random,
@@ -50,19 +48,22 @@ class Client(threading.Thread):
     ) -> None:
         super().__init__(name=f"client-{number}", daemon=True)
         self.number = number
-        self.http = httpx.Client(base_url=url, auth=sign_in, timeout=60)
-        self.repositories = repositories
-        self.raws = raws
-        self.tight = tight
-        self.shared = shared
+        self.place = place
+        self.http = httpx.Client(base_url=place.url, auth=place.sign_in, timeout=60)
+        self.mirrors = mirrors
+        self.repositories = place.images
+        self.raws = place.raws
+        self.tight = place.tight
+        self.shared = place.shared
         self.known = known
         self.ledger = ledger
         self.rng = rng
         self.stop = stop
         self.is_strict = is_strict
 
-    def run(self) -> None:
-        acts = [
+    @property
+    def acts(self) -> list[tuple[Callable[[], None], int]]:
+        return [
             (self.push_image, 6),
             (self.delete_image, 2),
             (self.delete_tag, 1),
@@ -71,7 +72,12 @@ class Client(threading.Thread):
             (self.read, 3),
             (self.leave_session, 1),
             (self.resume_session, 1),
+            (self.read_mirror, 4),
+            *Packages(self).acts,
         ]
+
+    def run(self) -> None:
+        acts = self.acts
         try:
             while not self.stop.is_set():
                 act = self.rng.choices([act for act, _ in acts], [weight for _, weight in acts])[0]
@@ -85,8 +91,13 @@ class Client(threading.Thread):
 
     # talking
 
-    def send(self, method: str, path: str, expected: tuple[int, ...], **options: Any) -> httpx.Response:
-        """The answer; status 0 where there was none. A status that is neither expected nor an outage is a failure."""
+    def send(
+        self, method: str, path: str, expected: tuple[int, ...], *, is_mirrored: bool = False, **options: Any
+    ) -> httpx.Response:
+        """The answer; status 0 where there was none. A status that is neither expected nor an outage is a failure.
+
+        `is_mirrored`: what an upstream has; its outages need no Retry-After.
+        """
         try:
             answer = self.http.request(method, path, **options)
         except httpx.TransportError as error:
@@ -100,7 +111,7 @@ class Client(threading.Thread):
             self.ledger.fail(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
         elif answer.status_code in (502, 503, 504):
             self.ledger.count("declared outages")
-            if "retry-after" not in answer.headers:
+            if "retry-after" not in answer.headers and (answer.status_code == 503 or not is_mirrored):
                 self.ledger.fail(f"{method} {path}: {answer.status_code} without Retry-After: {answer.text[:200]}")
         if answer.status_code == 0:
             if self.stop.is_set():
@@ -345,9 +356,30 @@ class Client(threading.Thread):
             self.ledger.fail(f"{answer.request.url} gave {found}, possible are {slot.possible}")
         self.end_if_over(answer)
 
+    def read_mirror(self) -> None:
+        """Whatever the upstream does: right bytes, or an error."""
+        item = self.mirrors.choose(self.rng)
+        if item is None:
+            return
+        headers = {"Accept": item.accept} if item.accept else {}
+        answer = self.send("GET", item.path, (200,), is_mirrored=True, headers=headers)
+        if answer.status_code == 200:
+            self.ledger.count(f"{item.format} fetched")
+            if fault := item.fault_in(answer):
+                self.ledger.fail(f"{item.path} is a success with {fault}")
+        self.end_if_over(answer)
+
     def end_if_over(self, answer: httpx.Response) -> None:
         if answer.extensions.get("over"):
             raise Stopped
+
+
+class Reader(Client):
+    """Only reads what upstreams have, as often as it can."""
+
+    @property
+    def acts(self) -> list[tuple[Callable[[], None], int]]:
+        return [(self.read_mirror, 1)]
 
 
 def _descriptor(data: bytes, media_type: str) -> dict[str, Any]:
