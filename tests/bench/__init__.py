@@ -1,7 +1,11 @@
 """Benchmarks: Repoman beside its peers, in one run, on real servers over the loopback.
 
-    python -m tests.bench [--quick] [--list] [--output docs/benchmarks.md] [ROW…]
+    python -m tests.bench [--quick] [--output docs/benchmarks.md] [ROW…]
 
-`subjects.py` starts the servers, `client.py` and `reads.lua` make the load, `measure.py` reads processor time and
-memory from /proc, `rows.py` says what is measured, `goals.py` what is aimed at, `report.py` writes the table.
+A row is named by its slug or a beginning of it; `oci`, `npm`, `pypi` and `remote` are areas, each with a budget of time of
+its own: `python -m tests.bench npm pypi remote` takes less than ten minutes, with `--quick` less than three.
+
+`subjects.py` and `peers.py` start the servers, `client.py` and `reads.lua` make the load, `installs.py` runs real clients,
+`measure.py` reads processor time and memory from /proc, `rows.py` says what is measured of images, `area_*.py` (with
+`areas.py`) what is of packages and remotes, `goals.py` what is aimed at, `report.py` and `tables.py` write the table.
 """

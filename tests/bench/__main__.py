@@ -8,10 +8,11 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import report, rows, subjects
+from tests.bench import area_npm, area_pypi, area_remote, report, rows, subjects
 from tests.running import ROOT
 from tests.tools import provision, services
 
@@ -22,13 +23,18 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="beginnings of rows, such as tag, up-4k or growth")
-    parser.add_argument("--quick", action="store_true", help="one round, less content: under two minutes")
+    parser.add_argument(
+        "rows",
+        nargs="*",
+        metavar="ROW",
+        help="beginnings of rows, such as tag, up-4k or npm-full; areas: oci, npm, pypi, remote",
+    )
+    parser.add_argument("--quick", action="store_true", help="one round, less content: about five minutes")
     parser.add_argument(
         "--output", type=Path, help="write the table to this file; a full run writes docs/benchmarks.md, others show it"
     )
     parser.add_argument("--folder", type=Path, help="where the servers keep their data (default: the temporary folder)")
-    parser.add_argument("--peers", help="comma-separated, instead of all; 'none' for ours alone")
+    parser.add_argument("--peers", help="comma-separated, instead of all; 'none' for ours alone; images only")
     parser.add_argument("--rounds", type=int, help="instead of what the run has")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
@@ -36,17 +42,23 @@ def main() -> int:
     if given.rounds:
         from dataclasses import replace
 
-        plan = replace(plan, rounds=given.rounds, large_rounds=given.rounds)
+        plan = replace(plan, rounds=given.rounds, large_rounds=given.rounds, area_rounds=given.rounds)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-", dir=given.folder) as created, contextlib.ExitStack() as stack:
         folder = Path(created)
         folder.chmod(0o711)  # a front nginx reaches the files in it
         bench = rows.Bench(plan, folder, tuple(given.rows))
-        servers = _start(bench, stack, given.peers)
-        rows.seed(bench)
-        for group in rows.GROUPS:
-            bench.say(group.__name__)
-            group(bench)
+        names = []
+        if bench.includes("oci"):
+            names.append(_images(bench, given.peers))
+        stack.callback(lambda: bench.rest.close())
+        for area, (measure, versions) in AREAS.items():
+            if bench.includes(area) and given.peers is None:
+                bench.say(area)
+                bench.begin(area)
+                measure(bench)
+                names.append(versions())
+        servers = ", ".join(dict.fromkeys(name for name in names if name)) or "alone"
         bench.say(f"done in {time.monotonic() - begun:.0f} s")
         # Before the folder is removed, which takes a while.
         text = report.render(bench, servers, folder)
@@ -57,6 +69,29 @@ def main() -> int:
         else:
             print(text, flush=True)
     return 0
+
+
+def _versions(*tools: str) -> Callable[[], str]:
+    return lambda: ", ".join(f"{name} {subjects.pinned(tool)()}" for name, tool in (item.split(":") for item in tools))
+
+
+AREAS: dict[str, tuple[Callable[[rows.Bench], None], Callable[[], str]]] = {
+    "npm": (area_npm.measure, _versions("Verdaccio:verdaccio")),
+    "pypi": (area_pypi.measure, _versions("devpi:devpi-server", "pypiserver:pypi-server")),
+    "remote": (area_remote.measure, lambda: ""),
+}
+
+
+def _images(bench: rows.Bench, peers: str | None) -> str:
+    """The rows of container images; their servers have ended when it returns."""
+    with contextlib.ExitStack() as stack:
+        names = _start(bench, stack, peers)
+        rows.seed(bench)
+        for group in rows.GROUPS:
+            bench.say(group.__name__)
+            group(bench)
+    bench.peers, bench.ours, bench.nginx = [], None, None
+    return names
 
 
 def _start(bench: rows.Bench, stack: contextlib.ExitStack, peers: str | None) -> str:
@@ -75,7 +110,7 @@ def _start(bench: rows.Bench, stack: contextlib.ExitStack, peers: str | None) ->
         bench.nginx = stack.enter_context(subjects.nginx())
         names.append("nginx")
     bench.ours = stack.enter_context(subjects.repoman(bench.folder / "repoman"))
-    return ", ".join(names) or "alone"
+    return ", ".join(names)
 
 
 if __name__ == "__main__":

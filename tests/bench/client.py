@@ -174,10 +174,12 @@ def run(
     def advance(connection: _Connection, answer: Answer | None) -> bool:
         """Give the answer to the script, and send what comes next. False when there is nothing left to do."""
         if answer is not None and connection.script is not None:
-            if b"\r\nconnection: close" in answer.head.lower():
-                reopen(connection)
+            if answer.head.startswith(b"HTTP/1.0") or b"\r\nconnection: close" in answer.head.lower():
+                close(connection)
             try:
-                connection.put(connection.script.send(answer))
+                following = connection.script.send(answer)
+                open_again(connection)
+                connection.put(following)
                 transmit(connection)
                 return True
             except StopIteration:
@@ -191,18 +193,23 @@ def run(
             return False
         for script in waiting:
             connection.script, connection.started = script, now
+            open_again(connection)
             connection.put(next(script))
             transmit(connection)
             return True
         return False
 
-    def reopen(connection: _Connection) -> None:
+    def close(connection: _Connection) -> None:
         poll.unregister(connection.socket.fileno())
         del by_number[connection.socket.fileno()]
         connection.socket.close()
-        connection.open()
-        by_number[connection.socket.fileno()] = connection
-        poll.register(connection.socket.fileno(), select.EPOLLIN)
+
+    def open_again(connection: _Connection) -> None:
+        """Not before there is something to send: a server of one thread waits for what an idle connection says."""
+        if connection.socket.fileno() < 0:
+            connection.open()
+            by_number[connection.socket.fileno()] = connection
+            poll.register(connection.socket.fileno(), select.EPOLLIN)
 
     def transmit(connection: _Connection) -> None:
         if not connection.send():
@@ -220,7 +227,9 @@ def run(
             if not events:
                 raise LoadError(f"no answer for {IDLE_SECONDS:.0f} s")
             for number, event in events:
-                connection = by_number[number]
+                connection = by_number.get(number)
+                if connection is None:
+                    continue
                 if event & select.EPOLLOUT and connection.send():
                     poll.modify(number, select.EPOLLIN)
                 if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
@@ -274,3 +283,38 @@ def download(address: tuple[str, int], request_head: bytes, size: int) -> float:
                 raise LoadError(f"a download ended {left} bytes early")
             left -= count
         return time.perf_counter() - begun
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Seconds from the request to the first byte of the body and to its last, and its size."""
+
+    first: float
+    whole: float
+    size: int
+
+
+def fetch(address: tuple[str, int], request_head: bytes) -> Fetch:
+    """One GET of a large body on a connection of its own. Raises LoadError."""
+    with socket.create_connection(address, timeout=IDLE_SECONDS) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        begun = time.perf_counter()
+        connection.sendall(request_head)
+        received = b""
+        while (end := received.find(b"\r\n\r\n")) < 0 or len(received) == end + 4:
+            piece = connection.recv(65536)
+            if not piece:
+                raise LoadError(f"a fetch ended after {received[:300]!r}")
+            received += piece
+        first = time.perf_counter() - begun
+        answer = Answer(int(received[9:12]), received[: end + 4], b"")
+        if answer.status != 200:
+            raise LoadError(f"a fetch answered {received[:600]!r}")
+        size, length, last = len(received) - end - 4, answer.header(b"content-length"), received[-5:]
+        while size < int(length) if length else last != b"0\r\n\r\n":
+            piece = connection.recv(1024 * 1024)
+            if not piece:
+                raise LoadError(f"a fetch ended after {size} of {length or 'some'} bytes")
+            size += len(piece)
+            last = (last + piece[-5:])[-5:]
+        return Fetch(first, time.perf_counter() - begun, size)

@@ -29,6 +29,8 @@ class Goal:
     unit: str = "×"
     # Compared with the slower one of these servers in the row, in place of `other`.
     slowest_of: tuple[str, ...] = ()
+    # Compared with the best one of those of these servers that are in the row.
+    best_of: tuple[str, ...] = ()
 
     def value(self, results: Results) -> float | None:
         """None when one of the two was not measured."""
@@ -41,6 +43,12 @@ class Goal:
             if not all(columns):
                 return None
             theirs = [min(self._of(sample) for sample in row) for row in zip(*columns, strict=True)]  # type: ignore[arg-type]
+        elif self.best_of:
+            columns = [results[self.row][name] for name in self.best_of if results[self.row].get(name)]
+            if not columns:
+                return None
+            best = max if self.at_least else min
+            theirs = best(([self._of(sample) for sample in column] for column in columns), key=median)
         elif self.other is None:
             return median(mine) * self.scale
         else:
@@ -94,7 +102,44 @@ def _goals() -> list[Goal]:
     return goals
 
 
-GOALS = _goals()
+PEERS = ("verdaccio", "devpi", "pypiserver", "distribution")
+
+
+def _ahead_of_all(row: str, limit: float = 1.0, at_least: bool = True) -> Goal:
+    if not at_least:
+        return Goal(row, "not more than the best peer", 1.0, False, best_of=PEERS)
+    return Goal(row, f"≥ {limit:g} × the best peer" if limit != 1.0 else "ahead of the best peer", limit, best_of=PEERS)
+
+
+def _package_goals() -> list[Goal]:
+    """Every row ahead of the best peer, small documents three times; what does not change costs the same for ever."""
+    goals: list[Goal] = []
+    for area, forms in (("npm", ("full", "short")), ("pypi", ("json", "html"))):
+        for form in forms:
+            goals.append(_ahead_of_all(f"{area}-{form}-small", SMALL_FACTOR))
+            for size in ("middle", "large"):
+                goals += [_ahead_of_all(f"{area}-{form}-{size}{suffix}") for suffix in ("", "-gzip")]
+        goals += [_ahead_of_all(f"{area}-unchanged-{size}", SMALL_FACTOR) for size in ("small", "large")]
+        singles = ("fresh-small", "fresh-large", "publish-1", "publish-8", "install-cold", "install-warm")
+        files = ("tarball",) if area == "npm" else ("root-json", "root-html", "wheel")
+        goals += [_ahead_of_all(f"{area}-{row}") for row in (*files, *singles)]
+        text = "≤ 1.3 × the time of before everything was added"
+        for form in forms:
+            row = f"{area}-growth-{form}"
+            goals.append(Goal(row, text, 1.3, False, (row, "after"), server="before"))
+        row = f"{area}-unchanged-large"
+        text = "the largest takes ≤ 1.3 × its time"
+        goals.append(Goal(f"{area}-unchanged-small", text, 1.3, False, (row, OURS)))
+    for area in ("npm", "pypi", "oci"):
+        goals += [_ahead_of_all(f"remote-{area}-{row}") for row in ("page", "first", "cold", "page-crowd", "crowd")]
+        for row in ("page-calls", "calls"):
+            goals.append(Goal(f"remote-{area}-{row}", "1 upstream request", 1, False, unit=""))
+            goals.append(_ahead_of_all(f"remote-{area}-{row}", at_least=False))
+    return goals
+
+
+SMALL_FACTOR = 3.0
+GOALS = [*_goals(), *_package_goals()]
 
 
 def more_goals(small: str, grown: str) -> list[Goal]:

@@ -22,9 +22,10 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tests.bench import client, content, measure, subjects
 from tests.bench.client import LoadError, Request, ask, head
@@ -39,6 +40,7 @@ SEED_CLIENTS = 8
 TRICKLES = 200
 LUA = Path(__file__).with_name("reads.lua")
 GIB = 2**30
+S = TypeVar("S", bound=Subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,26 @@ class Plan:
     middle_count: int
     # What is not measured after so many seconds is left out, and said so: the machine is busy with other things.
     budget: float
+    # The areas of packages and of remotes: their budgets, their rounds, versions of the three packages, projects of the
+    # root index, and how many bytes a cold file has.
+    budgets: Mapping[str, float]
+    area_rounds: int
+    versions: tuple[int, int, int]
+    projects: int
+    cold_bytes: int
 
 
 FULL = Plan(
-    seconds=1, rounds=4, large_rounds=4, tags=1000, grown=100_000, small_count=4000, middle_count=96, budget=690
-)
-QUICK = Plan(seconds=1, rounds=1, large_rounds=1, tags=200, grown=10_000, small_count=600, middle_count=24, budget=105)
+    seconds=1, rounds=4, large_rounds=4, tags=1000, grown=100_000, small_count=4000, middle_count=96, budget=690,
+    budgets={"npm": 150, "pypi": 240, "remote": 140}, area_rounds=3, versions=(1, 100, 1000), projects=5000,
+    cold_bytes=32 * 2**20,
+)  # fmt: skip
+QUICK = Plan(
+    seconds=1, rounds=1, large_rounds=1, tags=200, grown=10_000, small_count=600, middle_count=24, budget=105,
+    budgets={"npm": 45, "pypi": 65, "remote": 55}, area_rounds=1, versions=(1, 20, 200), projects=1000,
+    cold_bytes=8 * 2**20,
+)  # fmt: skip
+AREAS = ("oci", "npm", "pypi", "remote")
 
 
 @dataclass
@@ -77,12 +93,29 @@ class Bench:
     notes: list[str] = field(default_factory=list)
     images: list[content.Image] = field(default_factory=list)
     large: content.Blob | None = None
+    # A server that one area leaves to the next, and what ends it.
+    shared: dict[str, Any] = field(default_factory=dict)
+    rest: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def includes(self, area: str) -> bool:
+        """Whether rows of this area were asked for. Rows of all areas but OCI's are named with the area first."""
+        prefixes = {row.partition("-")[0] for row in self.chosen}
+        named = {prefix if prefix in AREAS else "oci" for prefix in prefixes}
+        return not self.chosen or area in named
+
+    def begin(self, area: str) -> None:
+        """From now on the budget of this area counts."""
+        self._area, self._area_begun = area, time.monotonic()
 
     def wants(self, slug: str) -> bool:
         """Whether this row was asked for, and there is time for it."""
-        if self.chosen and not any(slug == row or slug.startswith(f"{row}-") for row in self.chosen):
+        whole = not self.chosen or self._area in self.chosen
+        if not whole and not any(slug == row or slug.startswith(f"{row}-") for row in self.chosen):
             return False
-        if time.monotonic() - self._begun < self.plan.budget or self.chosen:
+        budget = self.plan.budgets.get(self._area)
+        if budget is None:
+            budget = self.plan.budget if whole else float("inf")
+        if time.monotonic() - self._area_begun < budget:
             return True
         self.notes.append(f"`{slug}` was not measured: the time of the run was over.")
         return False
@@ -96,6 +129,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
+        self.begin("oci")
 
     def sample(self, slug: str, subject: Subject, work: Callable[[], tuple[float, float]]) -> None:
         """`work` gives units done and the seconds they took."""
@@ -120,7 +154,7 @@ class Bench:
             self.say(f"  {slug:14} {name:16} {rate:12,.3f} {cost:16} spread {spread:4.0%}")
 
 
-def turns(bench: Bench, rounds: int, found: Sequence[Subject]) -> Iterator[tuple[int, Subject]]:
+def turns(bench: Bench, rounds: int, found: Sequence[S]) -> Iterator[tuple[int, S]]:
     """Each server once a round, beginning with another one each time."""
     for number in range(rounds):
         at = number % len(found)

@@ -83,6 +83,16 @@ class Repoman(Subject):
         self.server = server
         self._token: tuple[float, str] = (0.0, "")
 
+    def add(self, name: str, format: str, **fields: Any) -> str:
+        """A repository that anybody may read; its base path, with a slash at the end."""
+        key = self.server.make_repository("bench", name=name, format=format, anonymous_read=True, **fields)
+        return f"/{format}/{key}/"
+
+    def api_token(self) -> str:
+        """One with which packages are published, as clients do."""
+        user = self.server.client(USER, PASSWORD)
+        return str(self.server.token(user, actions=["read", "publish", "delete"])["token"])
+
     def prepare(self) -> None:
         """The namespace, its two repositories and the user."""
         self.server.make_namespace("bench", quota_bytes=None)
@@ -257,7 +267,7 @@ def distribution(folder: Path) -> Iterator[Distribution]:
                 return [path("registry"), "serve", own / "config.yml"]
 
             environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
-            servers[kind] = stack.enter_context(_started(f"distribution-{kind}", command, own, environment))
+            servers[kind] = stack.enter_context(started(f"distribution-{kind}", command, own, environment))
         yield Distribution(servers, key)
 
 
@@ -276,7 +286,7 @@ def olareg(folder: Path) -> Iterator[Olareg]:
         flags = ("--addr", "127.0.0.1", "--port", str(port), "--store-type", "mem", "--gc-frequency", "-1s")
         return [path("olareg"), "serve", *flags]
 
-    with _started("olareg", command, folder) as (url, server):
+    with started("olareg", command, folder) as (url, server):
         yield Olareg(url, lambda: [server.pid])
 
 
@@ -311,7 +321,7 @@ def zot(folder: Path) -> Iterator[Zot]:
         (folder / "config.json").write_text(json.dumps(settings))
         return [program, "serve", folder / "config.json"]
 
-    with _started("zot", command, folder) as (url, server):
+    with started("zot", command, folder) as (url, server):
         yield Zot(url, lambda: [server.pid])
 
 
@@ -350,7 +360,7 @@ class Peer:
     there: Callable[[], bool] = lambda: True
 
 
-def _pinned(name: str) -> Callable[[], str]:
+def pinned(name: str) -> Callable[[], str]:
     def version() -> str:
         from tests.tools import provision
 
@@ -361,30 +371,34 @@ def _pinned(name: str) -> Callable[[], str]:
 
 
 PEERS = (
-    Peer("distribution", distribution, _pinned("registry")),
-    Peer("olareg", olareg, _pinned("olareg")),
+    Peer("distribution", distribution, pinned("registry")),
+    Peer("olareg", olareg, pinned("olareg")),
     Peer("zot", zot, lambda: "of PATH", lambda: shutil.which("zot") is not None),
 )
 
 
 @contextlib.contextmanager
-def _started(
+def started(
     name: str,
     command: Callable[[int], Sequence[str | Path]],
     folder: Path,
     environment: Mapping[str, str] | None = None,
+    place: str = "/v2/",
+    seconds: float = services.READY_SECONDS,
 ) -> Iterator[tuple[str, services.Server]]:
-    """Its base URL and its process, ready and stopped at the end."""
+    """Its base URL and its process, ready (it answers at `place`) and stopped at the end."""
     port = services.free_port()
     url = f"http://127.0.0.1:{port}"
 
     def ready() -> bool:
         try:
-            return ask(("127.0.0.1", port), Request(head("GET", "/v2/", f"127.0.0.1:{port}"))).status in (200, 401)
+            return ask(("127.0.0.1", port), Request(head("GET", place, f"127.0.0.1:{port}"))).status in (200, 401)
         except OSError:
             return False
 
-    server = services.Server(name, command(port), folder=folder, ready=ready, environment=environment)
+    server = services.Server(
+        name, command(port), folder=folder, ready=ready, environment=environment, ready_seconds=seconds
+    )
     try:
         server.start()
         yield url, server
