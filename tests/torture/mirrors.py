@@ -30,12 +30,14 @@ IMAGE_TAGS = ("v1", "v2", "latest")
 
 @dataclass(frozen=True)
 class Item:
-    """Something to fetch through a remote. `judge` says what is wrong with the body of a success ("" if nothing)."""
+    """Something to fetch through a remote. `judge` says what is wrong with the body of a success ("" if nothing);
+    `evict` is how the copy that is held is removed (resource and parameters), where that can be."""
 
     format: str
     path: str
     judge: Callable[[bytes], str]
     accept: str = ""
+    evict: tuple[str, dict[str, str]] | None = None
 
     def fault_in(self, answer: httpx.Response) -> str:
         return self.judge(answer.content)
@@ -85,16 +87,18 @@ class Mirrors:
     def _one_of(self, path: str) -> Callable[[bytes], str]:
         return lambda body: "" if _sha256(body) in self.ever[path] else f"other bytes ({len(body)})"
 
-    def _file(self, format: str, upstream_path: str, path: str, data: bytes, **more: str) -> None:
+    def _file(self, format: str, upstream_path: str, path: str, data: bytes, key: str = "", package: str = "") -> None:
         self.ever.setdefault(upstream_path, set()).add(_sha256(data))
-        self._says(upstream_path, Answer(data, **more))  # type: ignore[arg-type]
-        self.items.append(Item(format, path, self._one_of(upstream_path)))
+        self._says(upstream_path, Answer(data))
+        evict = (_files_of(key), {"package": package, "name": path.rpartition("/")[2]}) if key else None
+        self.items.append(Item(format, path, self._one_of(upstream_path), evict=evict))
 
     def _raw(self, key: str, name: str) -> None:
         path = f"/raw/{name}"
         self.ever[path] = set()
         self._renew(path)
-        self.items.append(Item("generic", f"/generic/{key}/{name}", self._one_of(path)))
+        evict = (_files_of(key), {"package": name})
+        self.items.append(Item("generic", f"/generic/{key}/{name}", self._one_of(path), evict=evict))
 
     def _renew(self, path: str) -> None:
         data = self.rng.randbytes(int(1_500_000 ** self.rng.random()))
@@ -112,7 +116,7 @@ class Mirrors:
             said["dist"]["tarball"] = self.upstream.url(f"/npm/{name}/-/{filename}")
             versions[version] = said
             sums[version] = said["dist"]["integrity"]
-            self._file("npm", f"/npm/{name}/-/{filename}", f"/npm/{key}/{name}/-/{filename}", data)
+            self._file("npm", f"/npm/{name}/-/{filename}", f"/npm/{key}/{name}/-/{filename}", data, key, name)
         document = {"_id": name, "name": name, "dist-tags": {"latest": "2.0.0"}, "versions": versions}
         self._says(f"/npm/{escaped}", _document(document), certain=False)
 
@@ -135,9 +139,8 @@ class Mirrors:
                     {"filename": sample.filename, "url": url, "hashes": {"sha256": sample.sha256}, "size": size}
                 )
                 sums[sample.filename] = sample.sha256
-                self._file(
-                    "pypi", f"/files/{sample.filename}", f"/pypi/{key}/files/{name}/{sample.filename}", sample.data
-                )
+                ours = f"/pypi/{key}/files/{name}/{sample.filename}"
+                self._file("pypi", f"/files/{sample.filename}", ours, sample.data, key, name)
         document = {"meta": {"api-version": "1.1"}, "name": name, "versions": ["1.0", "2.0"], "files": files}
         self._says(f"/simple/{name}/", _document(document, SIMPLE_JSON), certain=False)
 
@@ -188,10 +191,10 @@ class Mirrors:
             self.upstream.add(one, self.answers[one])
 
     def fail(self, rng: random.Random) -> None:
-        """One path gives one or two bad answers."""
+        """Some paths give one or two bad answers."""
         with self._lock:
-            path = rng.choice(list(self.answers))
-            self.upstream.add(path, rng.choice(list(self._faults(path))), self.answers[path])
+            for path in rng.sample(list(self.answers), 5):
+                self.upstream.add(path, rng.choice(list(self._faults(path))), self.answers[path])
 
     def _faults(self, path: str) -> Iterator[Answer]:
         good = self.answers[path]
@@ -230,6 +233,10 @@ class Trouble(threading.Thread):
             else:
                 self.mirrors.fail(self.rng)
         self.mirrors.is_well()
+
+
+def _files_of(key: str) -> str:
+    return f"/api/v1/repositories/{key}/files"
 
 
 def _document(document: object, media_type: str = "application/json") -> Answer:

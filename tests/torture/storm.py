@@ -375,11 +375,21 @@ class Client(threading.Thread):
 
 
 class Reader(Client):
-    """Only reads what upstreams have, as often as it can."""
+    """Only reads what upstreams have, as often as it can; now and then what is held goes, and has to be fetched again."""
 
     @property
     def acts(self) -> list[tuple[Callable[[], None], int]]:
-        return [(self.read_mirror, 1)]
+        return [(self.read_mirror, 10), (self.evict, 1)]
+
+    def evict(self) -> None:
+        item = self.mirrors.choose(self.rng)
+        if item is None or item.evict is None:
+            return
+        where, parameters = item.evict
+        answer = self.send("DELETE", where, (204, 404), params=parameters)
+        if answer.status_code == 204:
+            self.ledger.count("copies evicted")
+        self.end_if_over(answer)
 
 
 def _descriptor(data: bytes, media_type: str) -> dict[str, Any]:
