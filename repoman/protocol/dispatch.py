@@ -21,7 +21,14 @@ from repoman.catalog.models import Repository
 from repoman.core import errors
 from repoman.core.actor import Action, Actor
 from repoman.core.clock import monotonic
-from repoman.core.errors import AuthenticationRequired, BadRequest, RepomanError, Unavailable, UpstreamFailed
+from repoman.core.errors import (
+    AuthenticationRequired,
+    BadRequest,
+    CredentialsInvalid,
+    RepomanError,
+    Unavailable,
+    UpstreamFailed,
+)
 from repoman.core.fetch import NeedFetch, Outcome
 from repoman.core.format import FormatHandler
 from repoman.core.records import BlobRef, Rendered
@@ -138,7 +145,7 @@ class Edge:
                 return
             query = Query(exchange.scope.get("query_string", b""))
             authorization = authorization_of(exchange)
-            known = await self._known(exchange, authorization)
+            known = await self._known_to(exchange, target, authorization)
             exchange.actor_name = known.actor.name if known is not None else "anonymous"
             version = self.lookup.version()
             try:
@@ -173,6 +180,18 @@ class Edge:
             if isinstance(error, _REFUSALS) and known is not None and isinstance(target, Target):
                 await pools().decisions.run(_note_refusal, error, _actor_of(exchange, known), target)
             await self._refuse(exchange, error, handler, mount=mount, scope=scope)
+
+    async def _known_to(
+        self, exchange: Exchange, target: Target | SiteTarget | Nothing, authorization: bytes | None
+    ) -> hot.Known | None:
+        """As `_known`; where everybody may come in, credentials that are no longer good are none: who signs in anew
+        still sends the old ones."""
+        try:
+            return await self._known(exchange, authorization)
+        except CredentialsInvalid:
+            if isinstance(target, Target) and target.route is not None and target.route.action is Action.PUBLIC:
+                return None
+            raise
 
     async def _known(self, exchange: Exchange, authorization: bytes | None) -> hot.Known | None:
         """Who sent this, remembered or found out now. None: nobody, without credentials."""

@@ -280,8 +280,10 @@ def _purge(repository: Repository, revisions: Sequence[int], parts: Sequence[int
 
 def annotate_version(
     actor: Actor, repository: Repository, package: str, version: str, changes: dict[str, object]
-) -> None:
-    """Yanking and deprecation, for formats that have them. Raises VersionNotFound, MethodNotAllowed for the others."""
+) -> VersionItem:
+    """Yanking and deprecation, for formats that have them. Raises VersionNotFound, MethodNotAllowed for the others.
+
+    Returns the version as it is now."""
     permissions.check(actor, repository, Action.PUBLISH)
     _check_not_virtual(repository)
     if not handler_for(repository.format).annotations:
@@ -289,4 +291,7 @@ def annotate_version(
             f"{repository.format} repositories have no {', '.join(sorted(changes)) or 'annotations'}",
             allow=["GET", "HEAD", "DELETE"],
         )
-    annotate.annotate(repository, actor, _package(actor, repository, package).name, {version: changes})
+    owner = _package(actor, repository, package).name
+    annotate.annotate(repository, actor, owner, {version: changes})
+    (found,) = versions(actor, repository, owner, version=version, limit=1)
+    return found

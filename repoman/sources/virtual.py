@@ -34,6 +34,7 @@ from repoman.core.fetch import NeedFetch, Plan
 from repoman.core.format import FormatHandler, handler_for
 from repoman.core.records import Entry, FileEntry, Freshness, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
+from repoman.db.prepared import Prepared
 
 from .base import Asked, Source
 from .local import LocalSource
@@ -46,14 +47,20 @@ _LISTED_WHOLE = frozenset({"versions"})  # listings of other kinds come in pages
 HIDDEN_SHOWN = 50
 
 
+_members = Prepared(
+    lambda virtual_id: (
+        RepositoryMember.objects.filter(virtual_id=virtual_id).select_related("member__namespace").order_by("position")
+    )
+)
+
+
 def leaves_of(virtual: Repository) -> list[Repository]:
     """The local and remote repositories in it at any depth, each once, at its first place; locals before remotes."""
     found: list[Repository] = []
     seen: set[int] = {virtual.pk}
 
     def walk(repository: Repository) -> None:
-        rows = RepositoryMember.objects.filter(virtual=repository).select_related("member__namespace")
-        for row in rows.order_by("position"):
+        for row in _members.all(repository.pk):
             member = row.member
             if member.pk in seen or member.state == Repository.State.DELETING:
                 continue

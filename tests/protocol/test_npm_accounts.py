@@ -80,6 +80,16 @@ def test_npm_8_7_8_8_login_gives_an_ordinary_token(signed: tuple[Registry, str, 
     assert caller.versions("n") == ["1.0.0"]
 
 
+def test_npm_8_7_who_signs_in_anew_may_still_send_an_old_token(signed: tuple[Registry, str, str]) -> None:
+    registry, username, password = signed
+    stale = bearer(registry, "rpm_" + "x" * 43)
+    assert stale.ask("GET", "-/whoami").status_code == 401
+    for given, expected in ((password, 201), ("wrong", 401)):
+        body = {"_id": f"org.couchdb.user:{username}", "name": username, "password": given, "type": "user"}
+        answer = stale.put(f"-/user/org.couchdb.user:{username}", body)
+        assert answer.status_code == expected, answer.text
+
+
 def test_npm_8_7_E7_a_wrong_password_is_401(signed: tuple[Registry, str, str]) -> None:
     registry, username, password = signed
     wrong, unknown = login(registry, username, password + "x"), login(registry, "nobody-of-that-name", password)

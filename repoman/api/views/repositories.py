@@ -283,15 +283,14 @@ class Versions(ApiView):
         "Yank or deprecate a version, where the format has it",
         Action.PUBLISH,
         body=VersionChange,
-        status=204,
+        answer=VersionShown,
         parameters=[PACKAGE, dataclasses.replace(VERSION, required=True)],
     )
     def patch(self, request: Request, namespace: str, name: str) -> Response:
         changes = self.body(VersionChange, partial=True)
-        contents.annotate_version(
-            self.actor, self.repository, self.parameter("package"), self.parameter("version"), changes
-        )
-        return self.answer(status=204)
+        package, version = self.parameter("package"), self.parameter("version")
+        shown = contents.annotate_version(self.actor, self.repository, package, version, changes)
+        return self.answer(VersionShown(dataclasses.asdict(shown)).data)
 
     @call(
         "contents_versions_delete",
