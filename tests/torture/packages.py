@@ -241,7 +241,7 @@ class Packages:
             if release.format == "pypi":
                 body = {"yanked": bool(text), **({"yanked_reason": text} if text else {})}
             where = {"package": release.package, "version": release.version}
-            answer = self.client.send("PATCH", rest(release, "versions"), (204,), params=where, json=body)
+            answer = self.client.send("PATCH", rest(release, "versions"), (200,), params=where, json=body)
         if answer.is_success:
             self.ledger.count(f"{release.format} notes")
             release.note.acknowledged(text or None)
