@@ -159,7 +159,8 @@ def _save(
     def block() -> None:
         if plan.kind == "listing" and outcome.is_not_modified:
             # Without the records it would confirm nothing; they may have been dropped while the upstream was asked.
-            if not document_rows(repository.pk, row.key).exclude(mark="").exists():
+            known = UpstreamDocument.objects.filter(repository=repository, key=row.key).exclude(mark="")
+            if not known.exists():
                 raise Unavailable("the upstream's listing was dropped meanwhile; try again", retry_after_seconds=1)
         _put(row, ("generation", "checked_at", "fresh_until") if outcome.is_not_modified else _ALL)
         for each in changed:

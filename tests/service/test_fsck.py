@@ -22,7 +22,10 @@ from repoman.catalog.models import Artifact, Burned, Holding, Namespace, Package
 from repoman.core import clock
 from repoman.core.actor import ALL_ACTIONS
 from repoman.core.errors import FileNotFound, Unavailable
+from repoman.core.fetch import Outcome, Plan
 from repoman.core.records import Entry, ListedFile, Listing, NewFile, NewVersion, Publication
+from repoman.core.refs import ListingRef
+from repoman.services.adopt import adopt
 from repoman.services.collect import collect
 from repoman.services.expire import expire_uploads
 from repoman.services.fsck import CHECKS, Report, descriptions, fsck
@@ -30,6 +33,7 @@ from repoman.services.publish import publish
 from repoman.services.purge import purge
 from repoman.sources.models import Fill, UpstreamDocument
 from repoman.sources.records import dump_listing
+from repoman.sources.remote import plan_key
 
 from .content import (
     age,
@@ -363,6 +367,20 @@ def test_upstream_document_that_does_not_fit_its_mark_is_dropped(document, chang
     assert check == "upstream_documents" and message in said and report.remaining == 0
     assert list(UpstreamDocument.objects.values_list("key", flat=True)) == ["tag:demo:latest"]
     assert_sound()
+
+
+def test_upstream_document_that_is_dropped_during_a_fetch_is_not_confirmed(document):
+    """A 304 then confirms nothing: a row without records would be fresh, and could not be read."""
+    ref = ListingRef("versions", "demo")
+    url = "https://up.example/demo/"
+    plan = Plan(document.repository_id, plan_key(document.repository_id, 0, "GET", ref), "listing", ref, url, etag="1")
+    outcome = Outcome(plan, status=304)
+    adopt(plan, outcome)
+    assert outcome.error is None
+    UpstreamDocument.objects.filter(pk=document.pk).delete()
+    adopt(plan, outcome)
+    assert isinstance(outcome.error, Unavailable) and not fsck().problems
+    assert not UpstreamDocument.objects.filter(key="versions:demo").exists()
 
 
 def test_claims_that_are_long_over_are_noticed_and_expire(repository):
