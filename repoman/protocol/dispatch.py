@@ -86,6 +86,7 @@ class Surroundings(Protocol):
 _REFUSALS = (errors.Forbidden, errors.ScopeInsufficient, errors.RepositoryNotFound)
 
 
+SIGN_INS = 4  # for one request, while rights change
 FETCH_ROUNDS = 250  # pages of a listing, its file, and the members of a virtual repository one after the other
 
 
@@ -148,15 +149,18 @@ class Edge:
             known = await self._known_to(exchange, target, authorization)
             exchange.actor_name = known.actor.name if known is not None else "anonymous"
             version = self.lookup.version()
-            try:
-                decision = await self._decided(exchange, target, query, known)
-            except _StaleCredentials:
-                assert authorization is not None
-                self.credentials.forget(authorization)
-                known = await self._known(exchange, authorization)
-                decision = await self._decided(exchange, target, query, known)
-            if decision.needed is not None:
-                decision = await self._fetched(exchange, target, query, known, decision.needed)
+            for _ in range(SIGN_INS):
+                try:
+                    decision = await self._decided(exchange, target, query, known)
+                    if decision.needed is not None:
+                        decision = await self._fetched(exchange, target, query, known, decision.needed)
+                    break
+                except _StaleCredentials:  # somebody's rights changed since they were judged, perhaps these
+                    assert authorization is not None
+                    self.credentials.forget(authorization)
+                    known = await self._known_to(exchange, target, authorization)
+            else:
+                raise Unavailable("rights are being changed all the time; try again", retry_after_seconds=1)
             response = decision.response
             if response is None:
                 assert isinstance(target, Target)

@@ -363,8 +363,9 @@ def _keep_file(repository: Repository, limits: Limits, plan: Plan, outcome: Outc
     if handler.is_listed:
         document = document_row(repository.pk, document_key(ListingRef("versions", plan.ref.package)))
         found = find_file(load_listing(document), plan.ref.path) if document is not None else None
-        if found is not None:
-            entry_name, listed = found[0].name, found[1]
+        if found is None:
+            raise Unavailable("the upstream's listing changed while the file arrived; try again", retry_after_seconds=1)
+        entry_name, listed = found[0].name, found[1]
     _publish_file(repository, plan, outcome, listed, entry_name)
 
 

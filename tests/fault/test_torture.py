@@ -26,7 +26,6 @@ def test_M1_Q3_what_was_acknowledged_survives_kill_and_collection(database: str,
     assert not failures, "\n".join([*failures, *told])
 
 
-@pytest.mark.xfail(reason="the edge looks for outdated credentials once, before it asks the upstream", strict=False)
 def test_R1_G4_access_that_changes_during_a_fetch_is_no_error(tmp_path: Path) -> None:
     with (
         Upstream() as upstream,
