@@ -56,7 +56,13 @@ def main() -> int:
             if bench.includes(area) and given.peers is None:
                 bench.say(area)
                 bench.begin(area)
-                measure(bench)
+                try:
+                    measure(bench)
+                except rows.LoadError:
+                    for server in bench.shared.values():
+                        if isinstance(server, subjects.Repoman):
+                            print(server.server.tail(), file=sys.stderr)  # its folder goes
+                    raise
                 names.append(versions())
         servers = ", ".join(dict.fromkeys(name for name in names if name)) or "alone"
         bench.say(f"done in {time.monotonic() - begun:.0f} s")

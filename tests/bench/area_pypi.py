@@ -98,22 +98,22 @@ def _rows(bench: Bench, places: list[Place], many: list[Place], shelf: packages.
             lambda name, version: wheel(name, version, FILLER_BYTES),
             clients,
         )
-    _growth(bench, places[0])
-    areas.installs(bench, AREA, places, installs.uv)
-    if bench.wants("pypi-wheel"):
-        wheels = {place.name: file_paths(place, "bench-middle") for place in places}
-        known = {item.data for item in shelf.middle}
-        areas.read(bench, "pypi-wheel", places, wheels, [], holds=lambda answer: answer.body in known)
-    for form in FORMS:
-        page(form, "middle", True)
-    for form in FORMS:
-        page(form, "middle")
-        page(form, "large")
     for size in ("small", "large"):
         areas.fresh(
             bench, f"pypi-fresh-{size}", places, wheel_upload, lambda version: wheel(f"bench-{size}", version),
             _paths(places, size), lambda place: areas.accepting(SIMPLE_HTML),
         )  # fmt: skip
+    _growth(bench, places[0])
+    areas.installs(bench, AREA, places, installs.uv)
+    if bench.wants("pypi-wheel"):
+        wheels = {place.name: file_paths(place, "bench-middle") for place in places}
+        known = {item.data for item in shelf.middle}
+        areas.read(bench, "pypi-wheel", places, wheels, [], holds=lambda answer: areas.plain(answer) in known)
+    for form in FORMS:
+        page(form, "middle", True)
+    for form in FORMS:
+        page(form, "middle")
+        page(form, "large")
 
 
 def _is(form: str, answer: Answer) -> bool:
@@ -121,14 +121,14 @@ def _is(form: str, answer: Answer) -> bool:
 
 
 def _count(answer: Answer, pattern: bytes) -> int:
-    return len(set(re.findall(rb"[\w.-]*" + pattern, answer.body)))
+    return len(set(re.findall(rb"[\w.-]*" + pattern, areas.plain(answer))))
 
 
 def file_paths(place: Place, project: str) -> list[str]:
     """Where the files of a project are, as its page says."""
     where = f"{place.index}{project}/"
     page = areas.get(place, where, areas.accepting(SIMPLE_HTML)).require(200)
-    found = re.findall(rb"href=[\"']([^\"'#]+\.(?:whl|tar\.gz))", page.body)
+    found = re.findall(rb"href=[\"']([^\"'#]+\.(?:whl|tar\.gz))", areas.plain(page))
     return [urlsplit(urljoin(place.url + where, link.decode())).path for link in found]
 
 

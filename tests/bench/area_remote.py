@@ -28,6 +28,7 @@ AREA = "remote"
 CROWD = 200
 CROWD_BYTES = 256 * 1024
 VERSIONS = 100
+WARMING = 6
 IMAGE = "app"
 
 
@@ -87,7 +88,7 @@ class Kind:
     name: str
     places: Sequence[Place]
     accept: Headers
-    make: Callable[[Origin, int], Round]
+    make: Callable[[Origin, int, int], Round]
     find: Callable[[Place, str, str], str]
 
 
@@ -101,7 +102,6 @@ def measure(bench: Bench) -> None:
 
 def _kinds(bench: Bench, stack: contextlib.ExitStack, source: Origin, server: subjects.Repoman) -> Iterator[Kind]:
     """In the order in which they are measured; each starts its peer when it is its turn."""
-    size = bench.plan.cold_bytes
 
     def mine(name: str, format: str, url: str) -> Place:
         return areas.ours(server, server.add(name, format, type="remote", remote={"url": url}), "")
@@ -109,9 +109,7 @@ def _kinds(bench: Bench, stack: contextlib.ExitStack, source: Origin, server: su
     if bench.wants("remote-npm") or _named(bench, "remote-npm"):
         ours = mine("far-js", "npm", f"{source.url}/npm/")
         verdaccio = stack.enter_context(peers.verdaccio(bench.folder / "verdaccio-remote", f"{source.url}/npm/"))
-        yield Kind(
-            "npm", [ours, verdaccio], areas.accepting(NPM_FULL), lambda made, at: _npm(made, at, size), _npm_file
-        )
+        yield Kind("npm", [ours, verdaccio], areas.accepting(NPM_FULL), _npm, _npm_file)
     if bench.wants("remote-pypi") or _named(bench, "remote-pypi"):
         ours = mine("far-python", "pypi", f"{source.url}/simple/")
         devpi = bench.shared.get("pypi")
@@ -120,16 +118,12 @@ def _kinds(bench: Bench, stack: contextlib.ExitStack, source: Origin, server: su
         mirror = peers.devpi_index(devpi, "far", f"{source.url}/simple/")
         mirror.base = mirror.index
         ours.base = ours.index
-        yield Kind(
-            "pypi", [ours, mirror], areas.accepting(SIMPLE_JSON), lambda made, at: _pypi(made, at, size), _pypi_file
-        )
+        yield Kind("pypi", [ours, mirror], areas.accepting(SIMPLE_JSON), _pypi, _pypi_file)
     if bench.wants("remote-oci") or _named(bench, "remote-oci"):
         base = server.add("far-images", "oci", type="remote", remote={"url": f"{source.url}/v2/bench"})
         ours = areas.ours(server, base.replace("/oci/", "/v2/"), "")
         through = stack.enter_context(peers.pull_through(bench.folder / "pull-through", source.url))
-        yield Kind(
-            "oci", [ours, through], [], lambda made, at: _oci(made, at, size), lambda place, _, name: place.base + name
-        )
+        yield Kind("oci", [ours, through], [], _oci, lambda place, _, name: place.base + name)
 
 
 def _named(bench: Bench, prefix: str) -> bool:
@@ -208,7 +202,9 @@ def _oci(source: Origin, number: int, size: int) -> Round:
 
 def _cold(bench: Bench, kind: Kind, source: Origin) -> None:
     """All rows of a format in one go: each round has things of its own, which every server fetches once."""
-    rounds = {number: kind.make(source, number) for number in range(bench.plan.area_rounds)}
+    rounds = {number: kind.make(source, number, bench.plan.cold_bytes) for number in range(bench.plan.area_rounds)}
+    for number in range(WARMING):
+        _first_of_all(bench, kind, kind.make(source, len(rounds) + number, CROWD_BYTES))
     bench.say(f"  {kind.name}: things to fetch are there")
     slugs = [
         f"remote-{kind.name}-{what}" for what in ("page", "first", "cold", "page-crowd", "page-calls", "crowd", "calls")
@@ -225,6 +221,17 @@ def _cold(bench: Bench, kind: Kind, source: Origin) -> None:
                 bench.notes.append(f"{place.name} failed in `{row}`: {areas.short(error)}.")
     for slug in slugs:
         bench.report(slug)
+
+
+def _first_of_all(bench: Bench, kind: Kind, thing: Round) -> None:
+    """Fetches that do not count: every process of a server makes things ready when it fetches for the first time."""
+    for place in kind.places:
+        try:
+            if thing.document:
+                areas.get(place, place.base + thing.document, kind.accept).require(200)
+            areas.get(place, kind.find(place, thing.document, thing.large)).require(200)
+        except (LoadError, OSError) as error:
+            bench.notes.append(f"{place.name} failed with its first fetch of {kind.name}: {areas.short(error)}.")
 
 
 def _one_client(bench: Bench, kind: Kind, place: Place, thing: Round, source: Origin) -> None:
@@ -269,7 +276,7 @@ def _crowd(bench: Bench, prefix: str, place: Place, path: str, headers: Headers,
     bench.sample(f"{prefix}-crowd", place, work)
     if refused:
         bench.notes.append(
-            f"{place.name} answered {refused[0]} to {len(refused)} of {CROWD} clients in `{prefix}-crowd`; they do not count."
+            f"{place.name} refused some of the {CROWD} clients in `{prefix}-crowd` ({refused[0]}); they do not count."
         )
     time.sleep(0.2)  # what goes on behind the answers
     bench.results[f"{prefix}-calls"][place.name].append(Sample(float(source.calls() - before)))

@@ -68,7 +68,7 @@ class Plan:
 
 FULL = Plan(
     seconds=1, rounds=4, large_rounds=4, tags=1000, grown=100_000, small_count=4000, middle_count=96, budget=690,
-    budgets={"npm": 150, "pypi": 240, "remote": 140}, area_rounds=3, versions=(1, 100, 1000), projects=5000,
+    budgets={"npm": 185, "pypi": 275, "remote": 110}, area_rounds=3, versions=(1, 100, 1000), projects=5000,
     cold_bytes=32 * 2**20,
 )  # fmt: skip
 QUICK = Plan(
