@@ -417,7 +417,7 @@ def test_K5_B7_trouble_is_counted_by_outcome_shown_and_logged_once(server: Serve
     shown = httpx.get(f"{server.url}/metrics").text
     kinds = {line.split('"')[1] for line in shown.splitlines() if line.startswith("repoman_upstream_fetches_total")}
     assert {"ok", "not_found", "error"} <= kinds and not any("." in kind or "/" in kind for kind in kinds)
-    assert "repoman_upstream_fetches_under_way 0" in shown
+    assert until(lambda: metric(server, "repoman_upstream_fetches_under_way") == 0, 30)
     assert remote.key not in shown and upstream.host not in shown
 
 
