@@ -17,6 +17,7 @@ from django.db import transaction
 
 from repoman.core import clock
 from repoman.core.records import RegistryKey
+from repoman.db.prepared import Prepared
 
 from . import epoch, secrets
 from .models import PublishingKey
@@ -48,8 +49,16 @@ def _current() -> PublishingKey:
         return _newest() or new_key()
 
 
+_signing = Prepared(lambda: PublishingKey.objects.filter(expires_at=None).order_by("-created_at", "-pk"))
+
+
 def _newest() -> PublishingKey | None:
-    return PublishingKey.objects.filter(expires_at=None).order_by("-created_at", "-pk").first()
+    return _signing.first()
+
+
+def ensure() -> None:
+    """Make the first key, at every start: a publish that had to would change everybody's rights meanwhile."""
+    _current()
 
 
 @lru_cache(maxsize=8)

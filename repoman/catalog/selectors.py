@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+import orjson
+from django.db.models import Exists, OuterRef, Q, QuerySet, TextField
+from django.db.models.functions import Cast
 
 from repoman.blobs.models import Blob
 from repoman.core.digest import Digest
@@ -138,16 +140,22 @@ def live_packages(repository_ids: Sequence[int] | QuerySet[Repository]) -> Query
     )
 
 
+_any_version = Prepared(
+    lambda repository_id, package: Version.objects.filter(
+        package__repository_id=repository_id, package__name=package, removed_revision=None
+    ).values_list("pk")
+)
+_any_file = Prepared(
+    lambda repository_id, package: Artifact.objects.filter(
+        package__repository_id=repository_id, package__name=package, removed_revision=None
+    ).values_list("pk")
+)
+
+
 def package_exists(repository_id: int, package: str) -> bool:
     """Whether anything was ever put under this name and is still there, blobs without a version included."""
-    return (
-        Package.objects.filter(repository_id=repository_id, name=package)
-        .filter(
-            Exists(Version.objects.filter(package=OuterRef("pk"), removed_revision=None))
-            | Exists(Artifact.objects.filter(package=OuterRef("pk"), removed_revision=None))
-        )
-        .exists()
-    )
+    found = _any_version.first(repository_id, package) or _any_file.first(repository_id, package)
+    return found is not None
 
 
 def tags(repository_id: int, package: str, *, after: str, limit: int | None) -> Listing:
@@ -204,6 +212,54 @@ def package(repository_id: int, name: str) -> Package | None:
     return _package_state.first(repository_id, name)
 
 
+_version_rows = Prepared(
+    lambda package_id: (
+        Version.objects.filter(package_id=package_id, removed_revision=None, gate_state=Content.Gate.OPEN)
+        .order_by("added_revision", "name")
+        .values_list(
+            "id",
+            "name",
+            "media_type",
+            Cast("metadata", TextField()),
+            "is_yanked",
+            "yanked_reason",
+            "deprecated",
+            "first_seen_at",
+            "upstream_published_at",
+            "uploaded_by__username",
+        )
+    )
+)
+_file_rows = Prepared(
+    lambda package_id: (
+        VersionArtifact.objects.filter(
+            version__package_id=package_id,
+            version__removed_revision=None,
+            artifact__removed_revision=None,
+            artifact__gate_state=Content.Gate.OPEN,
+            artifact__blob__state=Blob.State.PRESENT,
+        )
+        .order_by("artifact__path")
+        .values_list(
+            "version_id",
+            "artifact__path",
+            Cast("artifact__metadata", TextField()),
+            "artifact__first_seen_at",
+            "artifact__upstream_published_at",
+            "artifact__blob__digest",
+            "artifact__blob__size",
+        )
+    )
+)
+_tag_rows = Prepared(
+    lambda package_id: (
+        Tag.objects.filter(package_id=package_id, removed_revision=None)
+        .order_by("name")
+        .values_list("name", "version__name")
+    )
+)
+
+
 def versions(repository_id: int, package: str) -> Listing | None:
     """All live versions of the package with their files, and its tags; None where the name holds no version.
 
@@ -213,54 +269,27 @@ def versions(repository_id: int, package: str) -> Listing | None:
     owner = _package_state.first(repository_id, package)
     if owner is None:
         return None
-    rows = list(
-        Version.objects.filter(package=owner, removed_revision=None, gate_state=Content.Gate.OPEN)
-        .order_by("added_revision", "name")
-        .values_list(
-            "id",
-            "name",
-            "media_type",
-            "metadata",
-            "is_yanked",
-            "yanked_reason",
-            "deprecated",
-            "first_seen_at",
-            "upstream_published_at",
-            "uploaded_by__username",
-        )
-    )
+    rows = _version_rows.all(owner.pk)
     if not rows:
         return None
     files: dict[int, list[ListedFile]] = {}
-    parts = VersionArtifact.objects.filter(
-        version__package=owner,
-        version__removed_revision=None,
-        artifact__removed_revision=None,
-        artifact__gate_state=Content.Gate.OPEN,
-        artifact__blob__state=Blob.State.PRESENT,
-    )
-    for version_id, path, metadata, seen, published, digest, size in parts.order_by("artifact__path").values_list(
-        "version_id",
-        "artifact__path",
-        "artifact__metadata",
-        "artifact__first_seen_at",
-        "artifact__upstream_published_at",
-        "artifact__blob__digest",
-        "artifact__blob__size",
-    ):
+    for version_id, path, metadata, seen, published, digest, size in _file_rows.all(owner.pk):
         listed = ListedFile(
-            path, size=size, digests={"sha256": digest}, published_at=published or seen, metadata=metadata
+            path,
+            size=size,
+            digests={"sha256": digest},
+            published_at=published or seen,
+            metadata=orjson.loads(metadata),
         )
         files.setdefault(version_id, []).append(listed)
-    tags = Tag.objects.filter(package=owner, removed_revision=None).order_by("name")
     entries = tuple(
         Entry(
             name,
             kind="version",
             modified=published or seen,
             media_type=media_type,
-            metadata=metadata,
-            files=tuple(files.get(key, ())),
+            metadata=orjson.loads(metadata),
+            files=tuple(files[key]),
             yanked=yanked,
             yanked_reason=reason,
             deprecated=deprecated,
@@ -272,7 +301,7 @@ def versions(repository_id: int, package: str) -> Listing | None:
     return Listing(
         entries,
         revision=owner.revision,
-        tags=dict(tags.values_list("name", "version__name")),
+        tags=dict(_tag_rows.all(owner.pk)),
         metadata={**owner.metadata, "display_name": owner.display_name, "created_at": owner.created_at.isoformat()},
         changed_at=owner.changed_at,
     )

@@ -12,6 +12,7 @@ from repoman.core.errors import CredentialsInvalid, MethodNotAllowed, NotFound, 
 from repoman.core.wire import DocumentBody, Query
 from repoman.ops.logs import AccessLog, logger, shown_path
 from repoman.ops.metrics import Metrics
+from repoman.services import workshop
 
 from . import django_bridge, hot, origin, serve, token
 from .afterwards import Afterwards
@@ -94,6 +95,7 @@ class Application:
         self.metrics.gauges["short_cut_reads"] = lambda: float(self.edge.short_cuts)
         self.edge.fetches.count_in(self.metrics)
         self.metrics.keep_flushing(self.loop)
+        pools().api.post(workshop.warm_up_if_needed)
         self.afterwards = Afterwards(self.metrics, AccessLog(enabled=self._access_log))
 
     async def stop(self) -> None:

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, transaction
 
-from repoman.access import epoch
+from repoman.access import epoch, registry_keys
 from repoman.access.models import Principal
 from repoman.blobs import store
 from repoman.blobs.models import Store
@@ -47,6 +47,7 @@ def migrate() -> None:
     """Bring the schema up to date; a killed run is completed by the next."""
     call_command("migrate", verbosity=0, interactive=False)
     epoch.ensure()
+    registry_keys.ensure()
 
 
 def claim_store() -> None:

@@ -16,7 +16,7 @@ from repoman.core.records import Document, Rendered
 
 KEPT_BYTES = 64 * 1024 * 1024
 PACKED_FROM = 1024
-LEVEL = 5
+LEVEL = 2  # a document is packed while the first client waits for it; more gains little
 _STRIPES = 64
 Key = tuple[object, ...]
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from repoman.blobs import store
 from repoman.blobs.drivers.base import Reader
+from repoman.catalog.models import Repository
 from repoman.core import clock
 from repoman.core.errors import ContentInvalid, Unavailable
 from repoman.core.format import handler_for
@@ -27,7 +28,7 @@ from .workbench import work
 SMALL_BYTES = 64 * 1024  # of an archive, which may hold far more
 SMALL_DOCUMENT_BYTES = 256 * 1024
 SECONDS = 30.0
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 600.0
 Result = TypeVar("Result")
 
 
@@ -87,6 +88,13 @@ class StoredFile(io.RawIOBase):
         buffer[: len(piece)] = piece
         self._offset += len(piece)
         return len(piece)
+
+
+def warm_up_if_needed() -> None:
+    """Have the process started where there are remote repositories, whose listings it will read."""
+    rows = Repository.objects.filter(type=Repository.Type.REMOTE).exclude(state=Repository.State.DELETING)
+    if rows.exists():
+        warm_up()
 
 
 def warm_up() -> None:
