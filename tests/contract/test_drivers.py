@@ -333,6 +333,9 @@ def test_w2_of_commits_racing_for_one_key_exactly_one_wins(driver: Driver) -> No
     barrier = threading.Barrier(8)
     run_threads(work, 8)
     assert (len(won), len(lost)) == (1, 7)
+    deadline = time.monotonic() + 5
+    while driver.stat(key) is None and time.monotonic() < deadline:
+        time.sleep(0.05)  # some gateways show the winner a moment after they have refused the others
     assert everything(driver, key) == bytes(won) * 100_000
 
 

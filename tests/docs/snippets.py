@@ -99,7 +99,8 @@ class Reader:
             assert script.count(ADDRESS) == 1
             script = script.replace(ADDRESS, f"REPO={self.host}")
         environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("REPOMAN_", "DOCKER_"))},
+            # Clients behave in another way where CI is set; a reader has it not.
+            **{key: value for key, value in os.environ.items() if not key.startswith(("REPOMAN_", "DOCKER_", "CI"))},
             "HOME": str(home),
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             "XDG_RUNTIME_DIR": str(home),

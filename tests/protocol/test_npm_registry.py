@@ -96,7 +96,7 @@ def test_npm_9_1_I8_pages_are_bounded(searched: Registry) -> None:
     assert found(searched, "", "&size=2") + found(searched, "", "&size=2&from=2") == everything
     assert found(searched, "", "&size=0") == [] and found(searched, "", "&from=999") == []
     assert found(searched, "", "&size=999999999") == everything
-    for query in ("size=-1", "from=x", "size=1.5", "from=99999999999", "text=" + "x" * 600):
+    for query in ("size=-1", "from=x", "size=1.5", "from=" + "9" * 19, "text=" + "x" * 600):
         refused(searched.get(f"-/v1/search?{query}"), 400)
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection, connections, transaction
 
 from repoman.catalog.models import Namespace, Package
 from repoman.core import clock
 from repoman.core.errors import Conflict
 from repoman.db.group import CommitGroup, commit
-from repoman.db.sqlite.base import DatabaseWrapper
 
 pytestmark = pytest.mark.django_db(transaction=True)
 THREADS = 12
@@ -63,8 +62,9 @@ def all_at_once(blocks: list[Callable[[], Any]], group: CommitGroup) -> list[Any
 
 def test_those_who_wait_share_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     commits: list[int] = []
-    real = DatabaseWrapper._commit
-    monkeypatch.setattr(DatabaseWrapper, "_commit", lambda self: (commits.append(1), real(self))[1])
+    wrapper = type(connections["default"])
+    real = wrapper._commit
+    monkeypatch.setattr(wrapper, "_commit", lambda self: (commits.append(1), real(self))[1])
     outcomes = all_at_once([make(f"n{number}") for number in range(THREADS)], CommitGroup())
     assert all(isinstance(outcome, Namespace) for outcome in outcomes), outcomes
     assert Namespace.objects.count() == THREADS
