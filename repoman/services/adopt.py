@@ -20,8 +20,10 @@ from repoman.catalog import selectors
 from repoman.catalog.models import Artifact, Repository
 from repoman.core import clock
 from repoman.core.actor import ALL_ACTIONS, system_actor
+from repoman.core.digest import Digest
 from repoman.core.errors import (
     BadRequest,
+    DigestInvalid,
     NotFound,
     RepomanError,
     RepositoryNotFound,
@@ -326,9 +328,21 @@ def _keep_tag(repository: Repository, limits: Limits, plan: Plan, outcome: Outco
     _save(repository, limits, plan, outcome)
 
 
+def _check_told_digest(outcome: Outcome) -> None:
+    """What is asked for by tag has no digest of its own: the one the upstream sends beside it is all there is to find
+    bytes that changed on the way (distribution-spec, Pulling manifests). Raises UpstreamFailed."""
+    try:
+        told = Digest.parse(outcome.headers.get("docker-content-digest", ""))
+    except DigestInvalid:
+        return
+    if (found := Digest.of(outcome.body, told.algorithm)) != told:
+        raise UpstreamFailed(f"the upstream says that it sends {told}, but the bytes are {found}; they were not kept")
+
+
 def _keep_version(repository: Repository, plan: Plan, outcome: Outcome, *, tags: tuple[str, ...]) -> None:
     assert isinstance(plan.ref, TagRef | VersionRef)
     handler = handler_for(repository.format)
+    _check_told_digest(outcome)
     version = handler.parse_version(plan.ref, outcome.body, outcome.headers.get("content-type", ""))
     algorithm = version.version.partition(":")[0]
     staged = store.stage(outcome.body, algorithms=() if algorithm == "sha256" else (algorithm,))

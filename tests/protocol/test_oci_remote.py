@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -206,6 +207,22 @@ def test_referrers_of_an_upstream_without_the_api_come_from_its_tag(server: Serv
     assert image.ask("GET", f"/referrers/{sample.digest}").json()["manifests"] == [entry]
     upstream.add(f"/v2/app/referrers/{sample.digest}", Answer(status=503))
     assert image.ask("GET", f"/referrers/{sample.digest}").status_code in (502, 503)  # not "unsigned"
+
+
+def test_a_tag_whose_bytes_are_not_what_the_upstream_says_is_not_kept(server: Server, upstream: Upstream) -> None:
+    """distribution-spec "Pulling manifests": Docker-Content-Digest is the only digest of what is asked for by tag."""
+    sample = samples.image("told")
+    good = Answer(sample.manifest, media_type=sample.media_type, headers=(("Docker-Content-Digest", sample.digest),))
+    wrong = replace(good, body=sample.manifest.replace(b'"size":', b'"size": ', 1))
+    assert wrong.body != good.body and json.loads(wrong.body) == json.loads(sample.manifest)
+    upstream.add("/v2/app/manifests/1.0", wrong, good)
+    image = Image(server.client(), remote_of(server, upstream.url()))
+    answer = image.ask("GET", "/manifests/1.0")
+    assert answer.status_code == 502 and sample.digest in answer.text, answer.text
+    end = time.monotonic() + 20
+    while (found := image.ask("GET", "/manifests/1.0")).status_code == 502 and time.monotonic() < end:
+        time.sleep(0.1)  # the failure is told to everybody for a moment
+    assert found.content == sample.manifest and found.headers[DIGEST] == sample.digest
 
 
 def test_a_large_blob_is_sent_on_while_it_arrives_and_read_in_ranges_afterwards(
