@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -149,8 +150,11 @@ class Oci(FormatHandler):
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
         return upstream.parse_listing(ref, body)
 
-    def parse_version(self, ref: VersionRef | TagRef, body: bytes, media_type: str) -> NewVersion:
-        return upstream.parse_version(ref, body, media_type)
+    def told_version(self, headers: Mapping[str, str]) -> str:
+        return upstream.told_version(headers)
+
+    def parse_version(self, ref: VersionRef | TagRef, body: bytes, headers: Mapping[str, str]) -> NewVersion:
+        return upstream.parse_version(ref, body, headers)
 
     def error(self, error: RepomanError, *, mount: str, head: bool) -> Response:
         """`{"errors": [{code, message, detail}]}` (distribution-spec "Error Codes"), never an empty list.

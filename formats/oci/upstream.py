@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from repoman.core import strictjson
@@ -98,10 +99,26 @@ def _referrers(found: dict[str, object]) -> Listing:
     return Listing(tuple(entries[name] for name in sorted(entries)))
 
 
-def parse_version(ref: VersionRef | TagRef, body: bytes, media_type: str) -> NewVersion:
+def told_version(headers: Mapping[str, str]) -> str:
+    return headers.get("docker-content-digest", "")
+
+
+def parse_version(ref: VersionRef | TagRef, body: bytes, headers: Mapping[str, str]) -> NewVersion:
     """A manifest as it is published here. Raises ContentInvalid, DigestInvalid."""
     algorithm = ref.version.partition(":")[0] if isinstance(ref, VersionRef) else "sha256"
     digest = Digest.of(body, algorithm)
     if isinstance(ref, VersionRef) and looks_like_digest(ref.version) and str(digest) != ref.version:
         raise DigestInvalid(f"the manifest has the digest {digest}, not {ref.version}")
-    return new_version(str(digest), None, manifest.parse(body, media_type))
+    _check_told(told_version(headers), body)
+    return new_version(str(digest), None, manifest.parse(body, headers.get("content-type", "")))
+
+
+def _check_told(told: str, body: bytes) -> None:
+    """What is asked for by tag has no digest of its own: the one the upstream sends beside it is all there is to find
+    bytes that changed on the way. Raises DigestInvalid; what is no digest that we know says nothing."""
+    try:
+        expected = Digest.parse(told)
+    except DigestInvalid:
+        return
+    if (found := Digest.of(body, expected.algorithm)) != expected:
+        raise DigestInvalid(f"the manifest has the digest {found}, but was sent as {told}")

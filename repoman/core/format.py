@@ -310,9 +310,13 @@ class FormatHandler(ABC):
         `render_listing`. Raises ContentInvalid for what is no such document (a login page, an error page)."""
         raise ContentInvalid(f"{self.name} has no listings that could be read")
 
-    def parse_version(self, ref: VersionRef | TagRef, body: bytes, media_type: str) -> NewVersion:
+    def told_version(self, headers: Mapping[str, str]) -> str:
+        """What an upstream's headers alone (names in lower case) say that a tag is: a version's name, "" for nothing."""
+        return ""
+
+    def parse_version(self, ref: VersionRef | TagRef, body: bytes, headers: Mapping[str, str]) -> NewVersion:
         """An upstream's version document (an OCI manifest) as what `publish` takes, without `document`. Raises
-        ContentInvalid, DigestInvalid where a VersionRef names another digest."""
+        ContentInvalid, DigestInvalid where a VersionRef or the headers name another digest."""
         raise ContentInvalid(f"{self.name} has no version documents")
 
     def check_remote(self, url: str) -> str:

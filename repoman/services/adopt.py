@@ -20,10 +20,8 @@ from repoman.catalog import selectors
 from repoman.catalog.models import Artifact, Repository
 from repoman.core import clock
 from repoman.core.actor import ALL_ACTIONS, system_actor
-from repoman.core.digest import Digest
 from repoman.core.errors import (
     BadRequest,
-    DigestInvalid,
     NotFound,
     RepomanError,
     RepositoryNotFound,
@@ -320,30 +318,17 @@ def _keep_tag(repository: Repository, limits: Limits, plan: Plan, outcome: Outco
     assert isinstance(plan.ref, TagRef)
     if plan.method == "HEAD":
         held = selectors.live_tagged(repository.pk, plan.ref.package, plan.ref.tag)
-        told = outcome.headers.get("docker-content-digest", "")
-        if held is not None and told == held.name:
+        if held is not None and handler_for(repository.format).told_version(outcome.headers) == held.name:
             _save(repository, limits, plan, replace(outcome, status=304))
         return
     _keep_version(repository, plan, outcome, tags=(plan.ref.tag,))
     _save(repository, limits, plan, outcome)
 
 
-def _check_told_digest(outcome: Outcome) -> None:
-    """What is asked for by tag has no digest of its own: the one the upstream sends beside it is all there is to find
-    bytes that changed on the way (distribution-spec, Pulling manifests). Raises UpstreamFailed."""
-    try:
-        told = Digest.parse(outcome.headers.get("docker-content-digest", ""))
-    except DigestInvalid:
-        return
-    if (found := Digest.of(outcome.body, told.algorithm)) != told:
-        raise UpstreamFailed(f"the upstream says that it sends {told}, but the bytes are {found}; they were not kept")
-
-
 def _keep_version(repository: Repository, plan: Plan, outcome: Outcome, *, tags: tuple[str, ...]) -> None:
     assert isinstance(plan.ref, TagRef | VersionRef)
     handler = handler_for(repository.format)
-    _check_told_digest(outcome)
-    version = handler.parse_version(plan.ref, outcome.body, outcome.headers.get("content-type", ""))
+    version = handler.parse_version(plan.ref, outcome.body, outcome.headers)
     algorithm = version.version.partition(":")[0]
     staged = store.stage(outcome.body, algorithms=() if algorithm == "sha256" else (algorithm,))
     publish(

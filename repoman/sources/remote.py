@@ -243,7 +243,7 @@ class RemoteSource(Source):
                 break
             held = selectors.live_tagged(self._repository.pk, ref.package, ref.tag)
             document = self._row(document_key(ref))
-            if held is not None and document is not None and _is_answered(plan, outcome, held.name):
+            if held is not None and document is not None and self._is_answered(plan, outcome, held.name):
                 self._asked.served = _freshness(document, "hit" if plan.method == "HEAD" else "miss")
                 return selectors.version_entry(held)
         if isinstance(trouble, NotFound):
@@ -252,6 +252,10 @@ class RemoteSource(Source):
             self._asked.served = stale
             return selectors.version_entry(held)
         raise trouble or UpstreamFailed(f"'{ref.package}:{ref.tag}' was fetched but could not be kept")
+
+    def _is_answered(self, plan: Plan, outcome: Outcome, version: str) -> bool:
+        """Whether that version is what the upstream has just said that the tag is."""
+        return plan.method != "HEAD" or self._handler.told_version(outcome.headers) == version
 
     def _version(self, ref: VersionRef) -> VersionEntry:
         row = selectors.live_version(self._repository.pk, ref.package, ref.version)
@@ -485,11 +489,6 @@ def paged(found: Listing, ref: ListingRef) -> Listing:
         more = ref.limit is not None and len(entries) > ref.limit
         return replace(found, entries=entries if ref.limit is None else entries[: ref.limit], more=more)
     return found
-
-
-def _is_answered(plan: Plan, outcome: Outcome, version: str) -> bool:
-    """Whether that version is what the upstream has just said that the tag is."""
-    return plan.method != "HEAD" or outcome.headers.get("docker-content-digest", "") == version
 
 
 def find_file(listing: Listing, path: str) -> tuple[Entry, ListedFile] | None:

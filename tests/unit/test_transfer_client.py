@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 import pytest
+import uvloop
 
 from repoman.blobs.drivers.memory import MemoryDriver
 from repoman.core.errors import NotFound, Unavailable, UpstreamFailed, UpstreamTimeout
@@ -804,7 +805,6 @@ def test_u5_a_dead_name_server_holds_up_nobody_else() -> None:
 
 def test_on_the_other_event_loop() -> None:
     """TLS, a token dance, a redirect and a cut body on uvloop, which servers use where it is installed."""
-    uvloop = pytest.importorskip("uvloop")
     previous = asyncio.get_event_loop_policy()
     with Upstream(tls=("127.0.0.1",)) as upstream:
         upstream.protect("/v2/", Bearer())
