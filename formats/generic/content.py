@@ -112,18 +112,21 @@ def file_headers(
 ) -> list[tuple[str, str]]:
     """All headers of a file but those of the edge; `name` is its path, `digest` its sha256 in hex.
 
-    `metadata` may hold `md5` and `sha1`: they are known if the upload declared them.
+    `digest` is "" while the file is still arriving. `metadata` may hold `md5` and `sha1`: they are known if the upload
+    declared them.
     """
     served = served_type(name, media_type)
     headers = [("Content-Type", served), *SAFE_CONTENT, REVALIDATE]
     if not is_shown(served):
         headers.append(("Content-Disposition", attachment(name)))
-    headers.append(("X-Checksum-Sha256", digest))
+    if digest:
+        headers.append(("X-Checksum-Sha256", digest))
     for algorithm, header in (("sha1", "X-Checksum-Sha1"), ("md5", "X-Checksum-Md5")):
         value = (metadata or {}).get(algorithm)
         if isinstance(value, str):
             headers.append((header, value))
-    headers.append(("Repr-Digest", repr_digest(digest)))
+    if digest:
+        headers.append(("Repr-Digest", repr_digest(digest)))
     return headers
 
 

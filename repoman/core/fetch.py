@@ -53,7 +53,6 @@ class Plan:
     size: int | None = None
     limit: int | None = None
     is_document: bool = False
-    media_type: str = ""
     page: int = 0
 
 

@@ -74,7 +74,7 @@ class CommitGroup:
         except BaseException as error:
             self._failed(own, group, error)
         finally:
-            self._pass_on(own)
+            self._pass_on()
             for entry in group:
                 if entry is not own:
                     entry.wake.release()
@@ -114,7 +114,7 @@ class CommitGroup:
         if not isinstance(error, Exception):
             own.runs_alone, own.error = False, error
 
-    def _pass_on(self, own: _Entry) -> None:
+    def _pass_on(self) -> None:
         """Who waits longest leads next."""
         with self._lock:
             if self._waiting:

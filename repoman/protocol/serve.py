@@ -201,8 +201,8 @@ def blob_headers(
     if b"content-type" not in names:
         lines.append((b"content-type", ref.media_type.encode("latin-1", "replace")))
     if ref.flight and not ref.digest.hex:
-        # Nobody knows the digest before all is here: whatever the format made of it says nothing.
-        return [line for line in lines if line[0] != b"etag" and not line[0].startswith(b"x-checksum")], ""
+        # Nobody knows the digest before all is here: an entity tag that the format made of it says nothing.
+        return [line for line in lines if line[0] != b"etag"], ""
     if b"etag" in names:
         etag = next(value for name, value in lines if name == b"etag").decode("latin-1")
     else:

@@ -61,9 +61,9 @@ class FileItem:
     uploaded_by: str
 
 
-def _places(actor: Actor, repository: Repository, package: str = "") -> list[Repository]:
-    """Where the content is: the repository, or those members of a virtual one that contribute to the package (without a
-    name: to anything) for this actor."""
+def _places(actor: Actor, repository: Repository, package: str) -> list[Repository]:
+    """Where the content is: the repository, or those members of a virtual one that contribute to the package for this
+    actor."""
     if repository.type != Repository.Type.VIRTUAL:
         return [repository]
     return VirtualSource(repository, Asked(actor)).contributors(package)
@@ -72,10 +72,11 @@ def _places(actor: Actor, repository: Repository, package: str = "") -> list[Rep
 def packages(actor: Actor, repository: Repository, *, q: str = "", after: str = "", limit: int) -> list[PackageItem]:
     """Names that hold something, in byte order after `after`; `q` is a substring, taken literally. Of a remote: what is
     held here; of a virtual repository: what its members hold."""
-    places = _places(actor, repository)
+    virtual = VirtualSource(repository, Asked(actor)) if repository.type == Repository.Type.VIRTUAL else None
+    places = virtual.contributors("") if virtual else [repository]
     rows = selectors.live_packages([place.pk for place in places]).order_by("name")
-    if repository.type == Repository.Type.VIRTUAL:
-        rows = rows.filter(VirtualSource(repository, Asked(actor)).unhidden())
+    if virtual:
+        rows = rows.filter(virtual.unhidden())
     if q:
         rows = rows.filter(name__icontains=q)
     if after:

@@ -96,6 +96,7 @@ def prepare(plan: Plan, *, is_alone: bool) -> Prepared:
     repository = repository_row.first(plan.repository_id)
     if repository is None or repository.remote is None or repository.state == Repository.State.DELETING:
         raise RepositoryNotFound("the repository was deleted meanwhile")
+    settings = settings_of(repository.remote)  # may raise: before the claim, which nobody would give back
     namespace: Namespace = repository.namespace
     limit = plan.limit
     if not plan.is_document:
@@ -112,7 +113,7 @@ def prepare(plan: Plan, *, is_alone: bool) -> Prepared:
         if not is_alone:
             claims().give_back(plan.key, None)
     return Prepared(
-        settings_of(repository.remote),
+        settings,
         limit,
         is_ours,
         error,

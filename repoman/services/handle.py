@@ -204,15 +204,15 @@ class RepositoryHandle:
         return Rendered(found.data, found.packed, found.media_type, found.etag, cache_headers(*source.freshness(ref)))
 
     def package(self, name: str) -> PackageState:
-        repository = self.repository if self.repository.type == Repository.Type.LOCAL else self.target
-        if self._reads_nothing(name):
+        repository = self.target
+        if self._reads_nothing():
             raise PackageNotFound(f"{self.repository.key} has no package '{name}'")
         row = selectors.package(repository.pk, name)
         if row is None or not selectors.package_exists(repository.pk, name):
             raise PackageNotFound(f"{self.repository.key} has no package '{name}'")
         return PackageState(row.name, row.revision, row.created_at, row.changed_at, row.metadata)
 
-    def _reads_nothing(self, name: str) -> bool:
+    def _reads_nothing(self) -> bool:
         """Who may only publish or delete learns from a package's state what doing it would tell as well."""
         return not self._actions & {Action.READ, Action.PUBLISH, Action.DELETE}
 

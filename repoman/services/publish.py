@@ -127,7 +127,7 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
     try:
         change = write(block)
     except BaseException:
-        store.discard([key for key in (item.storage_key for item in staged) if _is_orphan(key)])
+        store.discard([key for key in (item.storage_key for item in staged) if not selectors.is_named(key)])
         raise
     store.discard(change.surplus)
     for digest in change.healed:
@@ -162,10 +162,6 @@ def _refuse_burned(package: Package, name: str) -> None:
             "or have it brought back (undelete)",
             burned=True,
         )
-
-
-def _is_orphan(key: str) -> bool:
-    return not Blob.objects.filter(storage_key=key).exists()
 
 
 def _put_file(
@@ -400,7 +396,7 @@ def attach(
     try:
         surplus = write(block)
     except BaseException:
-        if staged is not None and not upload_id and _is_orphan(staged.storage_key):
+        if staged is not None and not upload_id and not selectors.is_named(staged.storage_key):
             store.discard([staged.storage_key])
         raise
     store.discard(surplus)

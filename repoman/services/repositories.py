@@ -243,13 +243,9 @@ def _merged_remote(
 
 def _checked_url(handler: FormatHandler, url: str) -> str:
     """An http(s) address without credentials, query or fragment. Raises BadRequest."""
-    try:
-        parts = urlsplit(url)
-        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        is_sound = False
-    if not is_sound or len(url) > 2000 or any(ord(character) <= 32 or ord(character) == 127 for character in url):
+    if not _is_origin(url) or any(ord(character) <= 32 or ord(character) == 127 for character in url):
         raise BadRequest("a remote's 'url' must be http://host/… or https://host/…", field="remote.url")
+    parts = urlsplit(url)
     if parts.username or parts.password:
         raise BadRequest(
             "give user name and password as 'username' and 'password', not in the 'url'", field="remote.url"
@@ -282,7 +278,7 @@ def _fits(value: object, wanted: type) -> bool:
 
 
 def _is_origin(value: object) -> bool:
-    """An http(s) address as `token_realms` names it."""
+    """An http(s) address with a host, as `url` and `token_realms` name it."""
     if not isinstance(value, str) or len(value) > TEXT_MOST:
         return False
     try:

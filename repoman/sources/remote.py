@@ -361,6 +361,11 @@ class RemoteSource(Source):
             **more,
         )
 
+    def known(self, ref: ListingRef) -> Listing | None:
+        """What is held of a listing, fresh or not."""
+        row = self._row(document_key(whole_of(ref)))
+        return load_listing(row) if row is not None and row.mark else None
+
     def _row(self, key: str) -> UpstreamDocument | None:
         if key not in self._rows:
             row = document_row(self._repository.pk, key)
@@ -379,15 +384,14 @@ class RemoteSource(Source):
             return _freshness(row, "stale", "stale-if-error")
         return None
 
-    def _trouble(self, key: str = "") -> RepomanError | None:
+    def _trouble(self, key: str) -> RepomanError | None:
         """Why the upstream is not to be asked now; None: it may be. Who holds a stale copy is not made to wait again and
         again for an upstream that has just failed to answer."""
-        if key and state.is_known_absent(self._repository.pk, self._limits.generation, key):
+        if state.is_known_absent(self._repository.pk, self._limits.generation, key):
             return NotFound("the upstream does not have it (remembered)")
-        if key and self._stale(key) is not None:
-            document = self._row(key)
-            since = document.checked_at if document is not None else None
-            failed = state.failed_lately(self._repository.pk, self._limits.generation, key, since)
+        row = self._row(key)
+        if row is not None and self._stale(key) is not None:
+            failed = state.failed_lately(self._repository.pk, self._limits.generation, key, row.checked_at)
             if failed is not None:
                 return failed
         if self._limits.offline:

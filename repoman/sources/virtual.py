@@ -9,10 +9,10 @@ that the caller may read contribute. A member that fails makes the answer fail, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, TypeVar
 
 from django.db.models import Exists, OuterRef, Q
@@ -38,12 +38,12 @@ from repoman.db.prepared import Prepared
 
 from .base import Asked, Source
 from .local import LocalSource
-from .models import UpstreamDocument
-from .records import load_listing
-from .remote import Limits, RemoteSource, document_key, find_file, whole_of
+from .records import weaker
+from .remote import RemoteSource, find_file, whole_of
 
 Found = TypeVar("Found")
 _LISTED_WHOLE = frozenset({"versions"})  # listings of other kinds come in pages, in the order of their names
+_GIVES = ("has it", "holds it", "would be asked")  # outcomes of `explain`, the surest first
 HIDDEN_SHOWN = 50
 
 
@@ -112,13 +112,7 @@ class _Leaf:
     def known(self, ref: ListingRef) -> Listing | None:
         """What it lists, without asking anybody."""
         if isinstance(self.source, RemoteSource):
-            rows = UpstreamDocument.objects.filter(
-                repository=self.repository,
-                key=document_key(whole_of(ref)),
-                generation=Limits.of(self.repository.remote).generation,
-            )
-            row = rows.first()
-            return load_listing(row) if row is not None and row.records is not None else None
+            return self.source.known(ref)
         try:
             return self.source.listing(ref)
         except NotFound:
@@ -266,9 +260,7 @@ class VirtualSource(Source):
         if not found and ref.kind != "packages":
             raise PackageNotFound(f"{self._repository.key} has no '{ref.package}'")
         merged = self._merge_versions(found) if ref.kind == "versions" else self._merge_names(ref, found)
-        return replace(
-            merged, gaps=gaps, freshness=_oldest([listing.freshness for _, listing in found if listing.freshness])
-        )
+        return replace(merged, gaps=gaps, freshness=_weakest(listing.freshness for _, listing in found))
 
     def mark(self, ref: ListingRef) -> str:
         marks = self._each(ref.package, lambda leaf: f"{leaf.repository.pk}={leaf.source.mark(ref)}")
@@ -283,7 +275,7 @@ class VirtualSource(Source):
 
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
         marks = self._each(ref.package, lambda leaf: leaf.source.freshness(ref)[0])
-        return _oldest([mark for _, mark in marks if mark is not None]), tuple(self._gaps)
+        return _weakest(mark for _, mark in marks), tuple(self._gaps)
 
     def _listings(self, ref: ListingRef) -> list[tuple[_Leaf, Listing]]:
         """What every contributing member lists, in order; each is asked for what comes before the page's end."""
@@ -437,16 +429,15 @@ class VirtualSource(Source):
         return found
 
     def _mark_answering(self, ref: FileRef | TagRef | VersionRef | ListingRef, lines: list[dict[str, object]]) -> None:
-        gives = ("has it", "holds it", "would be asked")
         if isinstance(ref, ListingRef):
             for line in lines:
-                if line["outcome"] in gives:
+                if _gives(line):
                     line["answers"] = True
             return
         name = ref.path if isinstance(ref, FileRef) else ref.version if isinstance(ref, VersionRef) else ""
         ordered = lines
         if self._handler.version_by_digest and looks_like_digest(name):
-            ordered = sorted(lines, key=lambda line: gives.index(str(line["outcome"])) // 2 if _gives(line) else 2)
+            ordered = sorted(lines, key=lambda line: _GIVES.index(str(line["outcome"])) // 2 if _gives(line) else 2)
         for line in ordered:
             if _gives(line):
                 line["answers"] = True
@@ -457,7 +448,7 @@ class VirtualSource(Source):
 
 
 def _gives(line: Mapping[str, object]) -> bool:
-    return line["outcome"] in ("has it", "holds it", "would be asked")
+    return line["outcome"] in _GIVES
 
 
 def _place(entry: Entry) -> bytes:
@@ -465,7 +456,6 @@ def _place(entry: Entry) -> bytes:
     return (f"{entry.name}/" if entry.kind == "folder" else entry.name).encode()
 
 
-def _oldest(marks: Sequence[Freshness]) -> Freshness | None:
-    """The weakest of the members' documents: what is stale makes the whole stale."""
-    rank = {"stale": 0, "hit": 1, "miss": 2}
-    return min(marks, key=lambda mark: (rank.get(mark.status, 1), mark.ttl), default=None)
+def _weakest(marks: Iterable[Freshness | None]) -> Freshness | None:
+    """Of the members' documents: what is stale makes the whole stale."""
+    return reduce(weaker, filter(None, marks), None)

@@ -79,11 +79,6 @@ class Flight:
     def key(self) -> str:
         return self.plan.key
 
-    @property
-    def is_settled(self) -> bool:
-        """Released or failed."""
-        return self._settled.is_set()
-
     async def started(self) -> Outcome:
         """Until there is something worth relaying (256 KiB, or all of it, verified) or the flight ended.
 

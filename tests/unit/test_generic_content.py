@@ -105,6 +105,11 @@ def test_C4_known_checksums_are_told() -> None:
     assert "X-Checksum-Md5" not in dict(content.file_headers(name="a", media_type="", digest=HEX))
 
 
+def test_no_digest_is_told_of_a_file_that_is_still_arriving() -> None:
+    told = dict(content.file_headers(name="a", media_type="", digest=""))
+    assert not told.keys() & {"X-Checksum-Sha256", "Repr-Digest"}
+
+
 def test_G14_E15_replaceable_files_are_revalidated() -> None:
     assert dict(content.file_headers(name="a", media_type="", digest=HEX))["Cache-Control"] == "private, no-cache"
 
