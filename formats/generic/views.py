@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
-from urllib.parse import quote
 
 from repoman.core.digest import Digest
 from repoman.core.errors import (
@@ -99,8 +98,7 @@ def _is_folder(repo: Repo, path: str) -> bool:
 
 def _to_folder(request: Request, path: str) -> Response:
     """A folder asked for without its slash: relative links on its page would otherwise lead astray."""
-    query = f"?{quote(request.query.raw, safe='=&%+,;:@/?~!$*()-._')}" if request.query.raw else ""
-    return Response(301, [("Location", f"{request.mount}/{link(path)}/{query}"), *PLAIN])
+    return Response(301, [("Location", f"{request.mount}/{link(path)}/{request.query.suffix}"), *PLAIN])
 
 
 def _folder(repo: Repo, request: Request, folder: str) -> Response:
@@ -114,7 +112,7 @@ def _folder(repo: Repo, request: Request, folder: str) -> Response:
         raise FileNotFound(f"there is no folder '{folder}' in this repository")
     common = [("X-Content-Type-Options", "nosniff"), REVALIDATE, ("Vary", "Accept"), listing.PAGE_POLICY]
     if listing.wants_json(request.headers.all("accept")):
-        address = f"{request.base_url}{request.mount}/{link(folder)}"
+        address = f"{request.address}/{link(folder)}"
         return Response(200, [JSON, *common], listing.as_json(folder, found, address))
     page = listing.as_html(folder, found, f"{repo.key}/{folder}", limit)
     return Response(200, [("Content-Type", "text/html; charset=utf-8"), *common], page)

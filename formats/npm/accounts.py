@@ -111,7 +111,7 @@ def tokens(repo: Repo, request: Request) -> Response:
     start = page * size
     urls = {}
     if start + size < len(found):
-        urls["next"] = f"{request.base_url}{request.mount}/-/npm/v1/tokens?page={page + 1}&perPage={size}"
+        urls["next"] = f"{request.address}/-/npm/v1/tokens?page={page + 1}&perPage={size}"
     return answer(
         {"objects": [_shown(item) for item in found[start : start + size]], "total": len(found), "urls": urls}
     )

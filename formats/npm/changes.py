@@ -31,12 +31,12 @@ from repoman.core.errors import (
 )
 from repoman.core.format import Repo
 from repoman.core.records import Listing, NewFile, NewVersion, PackageState, Publication, Staged
-from repoman.core.refs import FileRef, ListingRef, TagRef
+from repoman.core.refs import FileRef, TagRef
 from repoman.core.wire import BodyPlan, Document, DocumentBody, Head, Parts, PartsBody, Request, Response
 
 from . import listing, names, package
 from .publish import ATTACHMENT, DOCUMENT, DOCUMENT_BYTES, SIGSTORE, PublishParser
-from .views import TARBALL_TYPE, answer, attestations_path
+from .views import TARBALL_TYPE, answer, attestations_path, demand_versions
 
 VALUE_BYTES = 64 * 1024
 DEPRECATION_CHARACTERS = 4096
@@ -192,7 +192,7 @@ def _refuse_other_build(repo: Repo, name: str, version: str, state: PackageState
     """2.8: versions that differ only in build metadata are the same. Raises Forbidden."""
     if state is None or not ("+" in version or state.metadata.get("has_builds")):
         return
-    for entry in _current(repo, name).entries:
+    for entry in demand_versions(repo, name).entries:
         if entry.name != version and names.without_build(entry.name) == names.without_build(version):
             raise Forbidden(f"You cannot publish over the previously published versions: {entry.name}.")
 
@@ -291,7 +291,7 @@ def _change_notes(repo: Repo, name: str, document: Mapping[str, Any]) -> Respons
         raise ContentInvalid("the document has no versions")
     current = Listing(())
     if _state(repo, name) is not None or "_attachments" not in document:
-        current = _current(repo, name)
+        current = demand_versions(repo, name)
     if not any(entry.name in versions for entry in current.entries):
         raise ContentInvalid("the document has no tarball, and none of its versions is published")
     is_fresh = document.get("_rev") == listing.document_revision(name, current)
@@ -371,20 +371,13 @@ def _refuse_people(document: Mapping[str, Any]) -> None:
         raise NotFound("stars are not kept here")
 
 
-def _current(repo: Repo, name: str) -> Listing:
-    found = repo.listing(ListingRef("versions", names.check_name(name)))
-    if not found.entries:
-        raise PackageNotFound(f"there is no package '{name}' in this repository")
-    return found
-
-
 def _demand_revision(repo: Repo, name: str, revision: str) -> tuple[PackageState, Listing]:
     """7.2.6: what holds now. The state is read first, so that a change in between is found when removing.
 
     Raises Conflict where the package has changed since the client read it.
     """
     state = repo.package(name)
-    current = _current(repo, name)
+    current = demand_versions(repo, name)
     if revision != listing.document_revision(name, current):
         raise Conflict(f"'{name}' has changed since you read it; read it again")
     return state, current

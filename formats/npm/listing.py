@@ -93,7 +93,7 @@ def _render_version(ref: ListingRef, entries: list[Entry], tags: Mapping[str, st
     for entry in entries:
         if entry.name == wanted:
             return Document(orjson.dumps(version_document(ref.package, entry, address)), JSON_TYPE)
-    raise VersionNotFound(f"there is no version or tag '{_shown(wanted)}' of '{ref.package}'")
+    raise VersionNotFound(f"there is no version or tag '{names.shown(wanted)}' of '{ref.package}'")
 
 
 def version_document(name: str, entry: Entry, address: str) -> dict[str, Any]:
@@ -346,7 +346,3 @@ def _scrubbed(value: Any) -> Any:
     if isinstance(value, dict):
         return {_scrubbed(key): _scrubbed(item) for key, item in value.items()}
     return value
-
-
-def _shown(text: str) -> str:
-    return text[:100].encode("unicode_escape").decode("ascii")

@@ -43,7 +43,7 @@ def check_name(name: str) -> str:
     if len(name) > NAME_LENGTH:
         raise NameInvalid(f"the package name is longer than {NAME_LENGTH} characters")
     if (scope and _KNOWN_PART.match(scope) is None) or _KNOWN_PART.match(base) is None or base in _FORBIDDEN:
-        raise NameInvalid(f"'{_shown(name)}' is not a valid package name")
+        raise NameInvalid(f"'{shown(name)}' is not a valid package name")
     return name
 
 
@@ -54,7 +54,7 @@ def check_new_name(name: str) -> str:
     for part, what in ((scope, "scope"), (base, "name")):
         if part and _NEW_PART.match(part) is None:
             raise NameInvalid(
-                f"'{_shown(name)}' cannot be published: a {what} has lower-case letters, digits, '.', '_' and '-', "
+                f"'{shown(name)}' cannot be published: a {what} has lower-case letters, digits, '.', '_' and '-', "
                 "and begins with a letter or digit"
             )
     return name
@@ -73,7 +73,7 @@ def check_version(version: str) -> str:
     """Raises NameInvalid for all but a strict semantic version."""
     match = _VERSION.match(version) if len(version) <= VERSION_LENGTH else None
     if match is None or any(int(match[part]) > _LARGEST for part in ("major", "minor", "patch")):
-        raise NameInvalid(f"'{_shown(version)}' is not a semantic version such as 1.2.3 or 1.2.3-beta.1")
+        raise NameInvalid(f"'{shown(version)}' is not a semantic version such as 1.2.3 or 1.2.3-beta.1")
     return version
 
 
@@ -109,10 +109,10 @@ def check_tag(tag: str) -> str:
     """A dist-tag that may be set. Raises NameInvalid."""
     if len(tag) > TAG_LENGTH or _TAG.match(tag) is None:
         raise NameInvalid(
-            f"'{_shown(tag)}' is not a valid tag: up to {TAG_LENGTH} letters, digits, '.', '_', '~' and '-'"
+            f"'{shown(tag)}' is not a valid tag: up to {TAG_LENGTH} letters, digits, '.', '_', '~' and '-'"
         )
     if _RANGE.match(tag) is not None:
-        raise NameInvalid(f"'{_shown(tag)}' cannot be a tag: it is a valid version range")
+        raise NameInvalid(f"'{shown(tag)}' cannot be a tag: it is a valid version range")
     return tag
 
 
@@ -140,5 +140,6 @@ def plain_target(raw_path: bytes) -> bytes:
     return raw_path
 
 
-def _shown(text: str) -> str:
-    return text[:100].encode("unicode_escape").decode("ascii")
+def shown(text: str, most: int = 100) -> str:
+    """A client's text as it may stand in a sentence of ours."""
+    return text[:most].encode("unicode_escape").decode("ascii")

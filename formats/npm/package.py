@@ -16,7 +16,7 @@ from repoman.core import strictjson, tarballs
 from repoman.core.errors import ContentInvalid
 from repoman.core.records import Facts
 
-from .names import check_version, without_build
+from .names import check_version, shown, without_build
 
 MANIFEST_BYTES = 1024 * 1024
 README_CHARACTERS = 64 * 1024  # where the public registry cuts them
@@ -205,19 +205,16 @@ def _compare_dependencies(field: str, given: Mapping[str, str], archived: Mappin
 
 
 def _disagree(field: str) -> None:
-    shown = field[:200].encode("unicode_escape").decode("ascii")
-    raise ContentInvalid(f"the manifest and the package.json in the tarball disagree about '{shown}'")
+    raise ContentInvalid(f"the manifest and the package.json in the tarball disagree about '{shown(field, 200)}'")
 
 
 def check_identity(name: str, version: str, facts: Facts) -> None:
     """The tarball is of this package and version; npm leaves out build metadata and a leading `v`. Raises ContentInvalid."""
     if facts.name != name:
-        shown = facts.name[:214].encode("unicode_escape").decode("ascii")
-        raise ContentInvalid(f"the package.json in the tarball is of '{shown}', not of '{name}'")
+        raise ContentInvalid(f"the package.json in the tarball is of '{shown(facts.name, 214)}', not of '{name}'")
     own = facts.version.strip().lstrip("=v ")
     if own != version and without_build(own) != without_build(version):
-        shown = own[:256].encode("unicode_escape").decode("ascii")
-        raise ContentInvalid(f"the package.json in the tarball is of version '{shown}', not of '{version}'")
+        raise ContentInvalid(f"the package.json in the tarball is of version '{shown(own, 256)}', not of '{version}'")
     check_version(version)
 
 

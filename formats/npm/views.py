@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from repoman.core.actor import Action
-from repoman.core.errors import FileNotFound, MethodNotAllowed, NotFound, PackageNotFound, VersionNotFound
+from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, VersionNotFound
 from repoman.core.format import Repo
 from repoman.core.records import Listing
 from repoman.core.refs import FileRef, ListingRef
@@ -32,11 +32,6 @@ PACKAGES_MOST = 1_000
 KEYS = ListingRef("keys")
 
 
-def address_of(request: Request) -> str:
-    """What addresses in documents begin with: exactly what the client used (5.2)."""
-    return f"{request.base_url}{request.mount}"
-
-
 def answer(value: Any, status: int = 200) -> Response:
     return Response(status, [JSON, *FRESH], orjson.dumps(value))
 
@@ -52,7 +47,7 @@ def packument(repo: Repo, request: Request, name: str) -> Response:
     """3.1: the abbreviated form for whoever prefers it. `?write=true` is a read before a change (3.1.6)."""
     ref = packument_ref(names.check_name(name))
     form = ABBREVIATED if wants_abbreviated(request.headers.all("accept")) else FULL
-    rendered = repo.document(ref, form, address_of(request))
+    rendered = repo.document(ref, form, request.address)
     caching = FRESH[1] if request.query.get("write") == "true" else REVALIDATE
     return Response(200, [NOSNIFF, VARY, caching], rendered)
 
@@ -64,12 +59,12 @@ def version_ref(name: str, selector: str) -> ListingRef:
 def version(repo: Repo, request: Request, name: str, selector: str) -> Response:
     """3.5: one version by number or tag, as Corepack asks for it."""
     ref = ListingRef("versions", names.check_name(name), arguments=(("version", selector),))
-    rendered = repo.document(ref, VERSION, address_of(request))
+    rendered = repo.document(ref, VERSION, request.address)
     return Response(200, [NOSNIFF, VARY, REVALIDATE], rendered)
 
 
 def tags(repo: Repo, request: Request, name: str) -> Response:
-    rendered = repo.document(ListingRef("versions", names.check_name(name)), TAGS, address_of(request))
+    rendered = repo.document(ListingRef("versions", names.check_name(name)), TAGS, request.address)
     return Response(200, [NOSNIFF, VARY, REVALIDATE], rendered)
 
 
@@ -121,7 +116,7 @@ def tarball_headers(
 def tarball(repo: Repo, request: Request, name: str, again: str | None, file: str) -> Response:
     ref = tarball_ref(names.check_name(name), again, file)
     if ref is None or file.endswith(ATTESTATIONS):
-        raise FileNotFound(f"there is no file '{_shown(file)}' in '{name}'")
+        raise FileNotFound(f"there is no file '{names.shown(file)}' in '{name}'")
     try:
         entry = repo.open(ref)
     except PackageNotFound:
@@ -141,7 +136,7 @@ def permission(repo: Repo) -> str:
 
 def collaborators(repo: Repo, request: Request, name: str) -> Response:
     """7.4.2. Roles belong to the repository, and its list of members is not for every reader: the caller's own is told."""
-    _demand(repo, name)
+    demand_versions(repo, name)
     return answer({} if repo.actor.is_anonymous else {repo.actor.name: permission(repo)})
 
 
@@ -157,11 +152,11 @@ def access(repo: Repo, request: Request, name: str) -> Response:
 
 def _is_public(repo: Repo, name: str) -> bool:
     """Public is what everyone may read and nobody published as restricted (6.16)."""
-    is_restricted = _demand(repo, name).metadata.get("access") == "restricted"
+    is_restricted = demand_versions(repo, name).metadata.get("access") == "restricted"
     return repo.is_anonymously_readable and not is_restricted
 
 
-def _demand(repo: Repo, name: str) -> Listing:
+def demand_versions(repo: Repo, name: str) -> Listing:
     found = repo.listing(packument_ref(names.check_name(name)))
     if not found.entries:
         raise PackageNotFound(f"there is no package '{name}' in this repository")
@@ -173,14 +168,14 @@ def scope_packages(repo: Repo, request: Request, scope: str) -> Response:
     prefix = f"@{scope.removeprefix('@')}/"
     found = [name for name in package_names(repo, prefix) if name.startswith(prefix)]
     if not found:
-        raise NotFound(f"there are no packages in the scope '{_shown(prefix[:-1])}'")
+        raise NotFound(f"there are no packages in the scope '{names.shown(prefix[:-1])}'")
     return answer(dict.fromkeys(found, permission(repo)))
 
 
 def user_packages(repo: Repo, request: Request, username: str) -> Response:
     """What the caller may do with the packages here. Another's rights are not told."""
     if repo.actor.is_anonymous or username != repo.actor.name:
-        raise NotFound(f"there are no packages of '{_shown(username)}' to be seen")
+        raise NotFound(f"there are no packages of '{names.shown(username)}' to be seen")
     return answer(dict.fromkeys(package_names(repo, ""), permission(repo)))
 
 
@@ -202,7 +197,9 @@ def keys(repo: Repo, request: Request) -> Response:
     try:
         found = {entry.name: dict(entry.metadata) for entry in repo.listing(KEYS).entries}
     except NotFound:
-        if not _signs(repo):
+        if (
+            not repo.takes_writes
+        ):  # versions are signed where they are published, not where an upstream shows them (11.4)
             raise NotFound("this registry does not sign packages") from None
         found = {}
     for key in repo.registry_keys():
@@ -214,17 +211,6 @@ def keys(repo: Repo, request: Request) -> Response:
             "key": key.public,
         }
     return answer({"keys": list(found.values())})
-
-
-def _signs(repo: Repo) -> bool:
-    """Whether versions are published, and so signed, here: not where there is only what an upstream has (11.4)."""
-    try:
-        repo.package("keys")
-    except PackageNotFound:
-        return True
-    except MethodNotAllowed:
-        return False
-    return True
 
 
 def attestations_ref(name: str, version: str, doubled: str | None) -> FileRef:
@@ -247,7 +233,3 @@ def attestations(repo: Repo, request: Request, name: str, version: str, doubled:
 
 def attestations_path(name: str, version: str) -> str:
     return names.tarball_name(name, version).removesuffix(".tgz") + ATTESTATIONS
-
-
-def _shown(text: str) -> str:
-    return text[:100].encode("unicode_escape").decode("ascii")

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from repoman.core import errors
 from repoman.core.actor import Action
-from repoman.core.errors import NotFound, RepomanError
+from repoman.core.errors import NotFound, RepomanError, message_of
 from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
 from repoman.core.records import Document, Facts, Listing
@@ -108,7 +108,7 @@ class Pypi(FormatHandler):
         """One sentence as text, and as the reason phrase: twine and pip show nothing else. A conflict is 400: Flit
         fails on 409, and `--skip-existing` knows the words `File already exists` (see README.md)."""
         status = 400 if isinstance(error, errors.Conflict) else error.status
-        message = _message(error)
+        message = message_of(error).strip().rstrip(".")
         headers = [("Content-Type", views.PLAIN_TEXT), *views.SAFE, ("Cache-Control", "no-store")]
         size = error.detail.get("size")
         if isinstance(error, errors.RangeInvalid) and isinstance(size, int):
@@ -140,16 +140,6 @@ class Pypi(FormatHandler):
         if isinstance(ref, ListingRef) and ref.kind == "packages":
             return UpstreamRequest(path="", accept=_ACCEPT, is_document=True, limit=ROOT_BYTES)
         raise NotFound("the upstream's index does not list that")
-
-
-def _message(error: RepomanError) -> str:
-    """A refused quota says how full it is: the reason phrase is all that is shown of it."""
-    message = error.message.strip().rstrip(".")
-    used, limit = error.detail.get("used_bytes"), error.detail.get("quota_bytes")
-    if isinstance(error, errors.QuotaExceeded) and used is not None and limit is not None:
-        if str(used) not in message or str(limit) not in message:
-            return f"{message}: {used} of {limit} bytes are used"
-    return message
 
 
 def _reason(message: str) -> str:

@@ -47,6 +47,8 @@ _HEX_LENGTH = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, 
 _IN_FRAGMENTS = ("sha256", "sha512", "sha384", "md5")  # what both pip and uv read there, best first
 _HEX = re.compile(r"[0-9a-f]+\Z")
 _STATUSES = frozenset({"active", "archived", "quarantined", "deprecated"})
+# Names of the same thing: pip falls back to the second, PDM to the third (a slip of the public index).
+_CORE_KEYS = ("core-metadata", "dist-info-metadata", "data-dist-info-metadata")
 _KNOWN_KEYS = frozenset(
     """filename url hashes requires-python size upload-time yanked core-metadata dist-info-metadata
     data-dist-info-metadata provenance gpg-sig""".split()
@@ -113,9 +115,9 @@ def versions_of(entries: Iterable[Entry]) -> list[str]:
     return sorted(found.values(), key=version_key)
 
 
-def project_status(listing: Listing) -> dict[str, str]:
+def project_status(metadata: Mapping[str, object]) -> dict[str, str]:
     """PEP 792: `status` and perhaps `reason`; empty for an active project."""
-    given = listing.metadata.get("project_status")
+    given = metadata.get("project_status")
     if not isinstance(given, Mapping) or given.get("status") not in _STATUSES:
         return {}
     status, reason = _text(given.get("status")), _text(given.get("reason"))
@@ -155,7 +157,7 @@ def _visible(project: str, listing: Listing, status: Mapping[str, str]) -> list[
 
 
 def _project_json(project: str, listing: Listing, address: str) -> bytes:
-    status = project_status(listing)
+    status = project_status(listing.metadata)
     files = []
     version = API_VERSION
     for row in _visible(project, listing, status):
@@ -175,9 +177,7 @@ def _project_json(project: str, listing: Listing, address: str) -> bytes:
         if file.published_at is not None:
             item["upload-time"] = _time(file.published_at)
         if row.document is not None:
-            # pip falls back to the second name, PDM to the third (a slip of the public index).
-            for key in ("core-metadata", "dist-info-metadata", "data-dist-info-metadata"):
-                item[key] = row.core_metadata
+            item.update(dict.fromkeys(_CORE_KEYS, row.core_metadata))
         if row.provenance is not None:
             item["provenance"] = provenance_url(address, row)
         more = file.metadata.get("more")
@@ -196,7 +196,7 @@ def _project_json(project: str, listing: Listing, address: str) -> bytes:
 
 
 def _project_html(project: str, listing: Listing, address: str) -> bytes:
-    status = project_status(listing)
+    status = project_status(listing.metadata)
     head = [f'<meta name="pypi:project-status" content="{escape(status["status"])}">'] if status else []
     if "reason" in status:
         head.append(f'<meta name="pypi:project-status-reason" content="{escape(status["reason"])}">')
@@ -259,7 +259,7 @@ def _page(title: str, lines: Sequence[str], head: Sequence[str] = ()) -> bytes:
 
 def _api(project: str, listing: Listing, wanted: str, address: str) -> bytes:
     """`/{project}/json`, or with a version `/{project}/{version}/json`. Raises VersionNotFound."""
-    status = project_status(listing)
+    status = project_status(listing.metadata)
     rows = _visible(project, listing, status)
     by_release: dict[str, list[Row]] = {text: [] for text in versions_of(listing.entries)}
     texts = {parse_version(text): text for text in by_release}
@@ -460,9 +460,6 @@ def _json_files(files: Iterable[object], url: str) -> Iterator[_Found]:
         )
 
 
-_CORE_KEYS = ("core-metadata", "dist-info-metadata", "data-dist-info-metadata")
-
-
 def _parse_html(ref: ListingRef, body: bytes, url: str) -> Listing:
     reader = _Reader()
     reader.feed(body.decode("utf-8", "replace"))
@@ -566,7 +563,7 @@ def _listing(project: str, found: Iterable[_Found], versions: Iterable[str], sta
     entries = tuple(_entry(names[version], files[version]) for version in sorted(names))
     metadata = {}
     if isinstance(status, Mapping):
-        kept = project_status(Listing((), metadata={"project_status": status}))
+        kept = project_status({"project_status": status})
         if kept:
             metadata["project_status"] = kept
     return Listing(entries, metadata=metadata)

@@ -24,7 +24,7 @@ from repoman.core.errors import (
 )
 from repoman.core.format import Repo, Site
 from repoman.core.multipart import MultipartParser
-from repoman.core.records import Facts, Listing, NewFile, NewVersion, Publication, Rendered, Staged
+from repoman.core.records import Facts, NewFile, NewVersion, Publication, Rendered, Staged
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.wire import BodyPlan, Head, HotLookup, Parts, PartsBody, Request, Response
 
@@ -112,13 +112,13 @@ def api(repo: Repo, request: Request, project: str, version: str = "") -> Respon
         raise NotFound(f"'{name}' has no version '{shown(version)}'")
     found = parse_version(version)
     form = f"{listing.API}/{found if found is not None else version}" if version else listing.API
-    document = repo.document(ListingRef("versions", name), form, _address(request))
+    document = repo.document(ListingRef("versions", name), form, request.address)
     return Response(200, [*PAGE_POLICY, *_freshness(document)], document)
 
 
 def _document(repo: Repo, request: Request, ref: ListingRef) -> Response:
     media_type, form = negotiation.choose(request.headers.all("accept"), request.query)
-    document = replace(repo.document(ref, form, _address(request)), media_type=negotiation.content_type(media_type))
+    document = replace(repo.document(ref, form, request.address), media_type=negotiation.content_type(media_type))
     headers = [*PAGE_POLICY, *_freshness(document), ("Vary", "Accept")]  # the edge adds Accept-Encoding
     return Response(200, headers, document)
 
@@ -128,14 +128,9 @@ def _freshness(document: Rendered) -> list[tuple[str, str]]:
     return [] if any(name.lower() == "cache-control" for name, _ in document.headers) else [FRESH]
 
 
-def _address(request: Request) -> str:
-    return f"{request.base_url}{request.mount}"
-
-
 def _moved(request: Request, path: str) -> Response:
     """To the address itself, below the same prefix. It says nothing about what is there."""
-    query = f"?{quote(request.query.raw, safe='=&%+,;:@/?~!$*()-._')}" if request.query.raw else ""
-    return Response(301, [("Location", f"{request.mount}/{path}{query}"), FRESH, *PAGE_POLICY])
+    return Response(301, [("Location", f"{request.mount}/{path}{request.query.suffix}"), FRESH, *PAGE_POLICY])
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -191,18 +186,18 @@ def provenance(repo: Repo, request: Request, project: str, version: str, filenam
 def not_the_index(repo: Repo, request: Request) -> Response:
     """Installers were given the address for uploads."""
     raise MethodNotAllowed(
-        f"this address is for uploads (POST); installers use the index at {_address(request)}/simple/", allow=["POST"]
+        f"this address is for uploads (POST); installers use the index at {request.address}/simple/", allow=["POST"]
     )
 
 
 def not_a_project(repo: Repo, request: Request, project: str) -> Response:
     """What pip asks for if it was given the repository's address instead of the index's."""
-    raise NotFound(f"there is nothing here; the index for installers is at {_address(request)}/simple/")
+    raise NotFound(f"there is nothing here; the index for installers is at {request.address}/simple/")
 
 
 def admit_to_index(repo: Repo, head: Head, **captured: str) -> BodyPlan:
     raise MethodNotAllowed(
-        f"this address is the index for installers; upload to {head.base_url}{head.mount}/", allow=["GET", "HEAD"]
+        f"this address is the index for installers; upload to {head.address}/", allow=["GET", "HEAD"]
     )
 
 
@@ -306,7 +301,7 @@ def _state(repo: Repo, project: str) -> Mapping[str, object]:
 
 def _check_status(state: Mapping[str, object]) -> None:
     """PEP 792: nothing is uploaded to an archived or quarantined project."""
-    status = listing.project_status(Listing((), metadata=state))
+    status = listing.project_status(state)
     if status.get("status") in ("archived", "quarantined"):
         reason = f": {status['reason']}" if "reason" in status else ""
         raise Forbidden(f"the project is {status['status']} and takes no uploads{reason}")

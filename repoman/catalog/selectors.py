@@ -226,7 +226,6 @@ _version_rows = Prepared(
             "deprecated",
             "first_seen_at",
             "upstream_published_at",
-            "uploaded_by__username",
         )
     )
 )
@@ -293,16 +292,15 @@ def versions(repository_id: int, package: str) -> Listing | None:
             yanked=yanked,
             yanked_reason=reason,
             deprecated=deprecated,
-            uploaded_by=username or "",
         )
-        for key, name, media_type, metadata, yanked, reason, deprecated, seen, published, username in rows
+        for key, name, media_type, metadata, yanked, reason, deprecated, seen, published in rows
         if key in files
     )
     return Listing(
         entries,
         revision=owner.revision,
         tags=dict(_tag_rows.all(owner.pk)),
-        metadata={**owner.metadata, "display_name": owner.display_name, "created_at": owner.created_at.isoformat()},
+        metadata=owner.metadata,
         changed_at=owner.changed_at,
     )
 

@@ -79,6 +79,11 @@ class Repo(Protocol):
         final slash): rendered once while what it is made of stands still. Raises as `listing`."""
         ...
 
+    @property
+    def takes_writes(self) -> bool:
+        """Whether anything can be published here by anybody: a local repository, or a virtual one with a target."""
+        ...
+
     def package(self, name: str) -> PackageState:
         """Of a local repository (a virtual one's deploy target). Raises PackageNotFound where the name holds nothing."""
         ...
@@ -319,10 +324,6 @@ class FormatHandler(ABC):
         ContentInvalid, DigestInvalid where a VersionRef or the headers name another digest."""
         raise ContentInvalid(f"{self.name} has no version documents")
 
-    def check_remote(self, url: str) -> str:
-        """A remote's `url` as it is kept. Raises BadRequest with what it should look like."""
-        return url
-
     def client_url(self, base_url: str, key: str) -> str:
         """The address a client is given for this repository."""
         return f"{base_url}/{self.prefix}/{key}/"
@@ -337,11 +338,9 @@ class FormatHandler(ABC):
             default = known[key].default
             if isinstance(default, bool) and not isinstance(value, bool):
                 raise BadRequest(f"option '{key}' must be true or false")
-            if isinstance(default, tuple) and not (
-                isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-            ):
-                raise BadRequest(f"option '{key}' must be a list of strings")
-            if isinstance(default, tuple) and isinstance(value, list | tuple):
+            if isinstance(default, tuple):
+                if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+                    raise BadRequest(f"option '{key}' must be a list of strings")
                 if len(value) > PATTERNS_MOST or any(not 0 < len(item) <= PATTERN_LENGTH for item in value):
                     raise BadRequest(
                         f"option '{key}' takes at most {PATTERNS_MOST} patterns of 1 to {PATTERN_LENGTH} characters"

@@ -103,7 +103,6 @@ class Entry:
     yanked: bool = False
     yanked_reason: str = ""
     deprecated: str = ""
-    uploaded_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +163,7 @@ class PackageState:
     """What a package is at the moment. `revision`: the repository's that last changed it. `metadata` is the format's
     own (npm: access; PyPI: project status)."""
 
-    name: str
     revision: int
-    created_at: datetime.datetime
-    changed_at: datetime.datetime | None
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from .actor import Action, Actor
 from .digest import Digest
@@ -65,6 +65,11 @@ class Query:
         for key, value in self._pairs:
             if any(ord(character) < 32 or ord(character) == 127 for character in key + value):
                 raise BadRequest("the query string contains a control character")
+
+    @property
+    def suffix(self) -> str:
+        """The query as it came, for the end of a Location: "" or `?…`."""
+        return f"?{quote(self.raw, safe='=&%+,;:@/?~!$*()-._')}" if self.raw else ""
 
     def get(self, name: str, default: str | None = None) -> str | None:
         for key, value in self._pairs:
@@ -233,6 +238,11 @@ class Head:
     base_url: str
     length: int | None = None
     has_body: bool = False
+
+    @property
+    def address(self) -> str:
+        """The repository's address as the client sees it, without a slash at its end."""
+        return f"{self.base_url}{self.mount}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,14 @@ class RepositoryHandle:
         return write_target(self.repository)
 
     @property
+    def takes_writes(self) -> bool:
+        try:
+            write_target(self.repository)
+        except MethodNotAllowed:
+            return False
+        return True
+
+    @property
     def key(self) -> str:
         return self.repository.key
 
@@ -210,7 +218,7 @@ class RepositoryHandle:
         row = selectors.package(repository.pk, name)
         if row is None or not selectors.package_exists(repository.pk, name):
             raise PackageNotFound(f"{self.repository.key} has no package '{name}'")
-        return PackageState(row.name, row.revision, row.created_at, row.changed_at, row.metadata)
+        return PackageState(row.revision, row.metadata)
 
     def _reads_nothing(self) -> bool:
         """Who may only publish or delete learns from a package's state what doing it would tell as well."""
@@ -367,7 +375,7 @@ def own_options(repository: Repository) -> dict[str, Any]:
     return {name: value for name, value in repository.options.items() if name not in VIRTUAL_OPTIONS}
 
 
-VIRTUAL_OPTIONS = frozenset({"strict", "allow_remote_names"})
+VIRTUAL_OPTIONS: Mapping[str, object] = {"strict": True, "allow_remote_names": []}  # with their defaults
 
 
 def write_target(repository: Repository) -> Repository:

@@ -234,14 +234,14 @@ def _merged_remote(
             merged[name] = value
     if not merged.get("url"):
         raise BadRequest("a remote repository needs a 'url'", field="remote.url")
-    merged["url"] = _checked_url(handler, str(merged["url"]))
+    merged["url"] = _checked_url(str(merged["url"]))
     before = dict(stored or {})
     changed = any(name in given and merged.get(name) != before.get(name) for name in _IDENTIFYING)
     merged["generation"] = int(before.get("generation", 0)) + (1 if changed and stored is not None else 0)
     return merged
 
 
-def _checked_url(handler: FormatHandler, url: str) -> str:
+def _checked_url(url: str) -> str:
     """An http(s) address without credentials, query or fragment. Raises BadRequest."""
     if not _is_origin(url) or any(ord(character) <= 32 or ord(character) == 127 for character in url):
         raise BadRequest("a remote's 'url' must be http://host/… or https://host/…", field="remote.url")
@@ -252,7 +252,7 @@ def _checked_url(handler: FormatHandler, url: str) -> str:
         )
     if parts.query or parts.fragment:
         raise BadRequest("a remote's 'url' has no query and no fragment", field="remote.url")
-    return handler.check_remote(url)
+    return url
 
 
 _WANTED = {

@@ -16,7 +16,7 @@ from repoman.core.actor import Action
 from repoman.core.errors import BadRequest
 from repoman.core.format import handlers
 from repoman.services import contents, repositories
-from repoman.services.handle import own_options
+from repoman.services.handle import VIRTUAL_OPTIONS, own_options
 from repoman.services.undelete import undelete
 from repoman.sources.state import trouble_of
 
@@ -95,7 +95,7 @@ def show_repository(row: RepositoryRow, base_url: str, seen: QuerySet[Repository
     if handler is not None:
         options = dataclasses.asdict(handler.parse_options(own_options(row)))
         if is_virtual:
-            options |= {"strict": True, "allow_remote_names": []} | row.options
+            options |= {**VIRTUAL_OPTIONS, **row.options}
     return {
         "namespace": row.namespace.name,
         "name": row.name,
