@@ -23,10 +23,17 @@ ADMIN_PASSWORD = "an administrator's password"
 _numbers = itertools.count(1)
 
 
+# Below what Linux gives to outgoing connections: a port found here may stay unused for a while, and is still free then.
+PORTS = range(20000, 32768)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback that nobody listens on, and that no client's own socket will take meanwhile."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -88,13 +95,19 @@ class Server:
         return int(self.process.returncode or 0)
 
     def kill(self) -> None:
-        """kill -9 for every process of the server at once."""
+        """kill -9 for every process of the server at once; returns when none of them is there any more."""
         if self.process is None:
             return
-        for pid in [*descendants(self.process.pid), self.process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGSTOP)  # or it would start others for those that are gone
+        below = descendants(self.process.pid)
+        for pid in [self.process.pid, *below]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(20)
+        deadline = time.monotonic() + 20
+        while any(is_running(pid) for pid in below) and time.monotonic() < deadline:
+            time.sleep(0.01)  # until then they hold the address
 
     def tail(self, size: int = 6000) -> str:
         return self.log.read_text(errors="replace")[-size:] if self.log and self.log.exists() else ""
@@ -170,6 +183,14 @@ def descendants(pid: int) -> list[int]:
             for child in task.read_text().split():
                 found += [*descendants(int(child)), int(child)]
     return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
 
 
 def environment(data: Path, port: int, **more: str) -> dict[str, str]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 RECEIVE_BYTES = 256 * 1024
 IDLE_SECONDS = 30.0
-HTTP_ERROR = 400
 
 
 class LoadError(Exception):

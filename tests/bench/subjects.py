@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.bench.client import Request, ask, head
-from tests.running import Deployment
+from tests.running import Deployment, free_port
 from tests.running import Server as Ours
 from tests.tools import path, services
 
@@ -387,7 +387,7 @@ def started(
     seconds: float = services.READY_SECONDS,
 ) -> Iterator[tuple[str, services.Server]]:
     """Its base URL and its process, ready (it answers at `place`) and stopped at the end."""
-    port = services.free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
 
     def ready() -> bool:

@@ -341,7 +341,7 @@ def asks_about_the_registry(work: Workplace, access: Access) -> None:
         assert "404" in refusal or "EOWNER" in refusal
 
 
-def verifies_signatures(work: Workplace, access: Access) -> None:
+def verifies_signatures(work: Workplace) -> None:
     """pnpm 12 needs nothing but the registry's keys for it; npm asks a public service first."""
     name = f"@signed-{work.tool}/n"
     work.publish(work.package(name, "1.0.0"))
@@ -460,7 +460,7 @@ def test_npm_8_12_tokens(workplace: Callable[[str], Workplace], access: Access, 
 def test_npm_11_8_signatures(workplace: Callable[[str], Workplace], access: Access) -> None:
     work = workplace("pnpm12")
     work.sign_in(access)
-    verifies_signatures(work, access)
+    verifies_signatures(work)
 
 
 def test_npm_8_6_login_without_a_hint_falls_back_from_the_browser(

@@ -6,10 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -114,15 +112,6 @@ def test_C4_R5_damaged_file_is_an_error_to_the_reader_and_found_by_fsck(tmp_path
         assert image.blob(digest_of(content)).content == content
         healed = server.manage("fsck", "--rehash", "--json")
         assert healed.returncode == 0, healed.stdout + healed.stderr
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_M3_full_disk_is_507_and_works_again_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import httpx
@@ -12,14 +11,7 @@ from tests.oci import Image, digest_of
 from tests.running import ADMIN_PASSWORD, Server, environment, free_port, s3_environment
 from tests.tools import services
 
-
-def until(condition, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
+from .upstreams import until
 
 
 def test_O1_database_gone_is_503_and_recovers_by_itself(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -124,10 +124,6 @@ class Remote:
     def used(self) -> int:
         namespace = self.key.partition("/")[0]
         return int(self.server.admin.get(f"/api/v1/namespaces/{namespace}").json()["used_bytes"])
-
-
-def with_fault(good: Answer, **fault: Any) -> Answer:
-    return replace(good, **fault)
 
 
 def is_stale(answer: httpx.Response) -> bool:

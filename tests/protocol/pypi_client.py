@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -157,7 +156,3 @@ def refused(answer: httpx.Response, status: int, words: str = "") -> None:
     assert reason == answer.text.strip().encode("latin-1", "replace").decode("latin-1")[:400]
     assert "Traceback" not in answer.text and "request-id" not in answer.text
     assert answer.headers["x-request-id"]
-
-
-def dumps(value: Any) -> str:
-    return json.dumps(value)

@@ -21,12 +21,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
 
 
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as found:
-        yield found
-
-
 def remote_of(server: Server, url: str, **settings: Any) -> Files:
     remote = {"url": url, "connect_timeout": 2, "read_timeout": 5, "negative_ttl": 0, **settings}
     key = server.make_repository(format="generic", type="remote", remote=remote, anonymous_read=True)

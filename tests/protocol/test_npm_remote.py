@@ -29,12 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as found:
-        yield found
-
-
-@pytest.fixture
 def registry(server: Server, upstream: Upstream) -> Registry:
     return new_registry(server, type="remote", remote={"url": upstream.url("/npm/")})
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from formats.oci import samples
+from tests.fault.upstreams import until
 from tests.protocol.oci_client import Image, refused
 from tests.running import Deployment, Server
 from tests.tools.upstream import Answer, Upstream
@@ -24,12 +25,6 @@ DIGEST = "docker-content-digest"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Deployment.embedded(tmp_path_factory.mktemp("oci-remote"), REPOMAN_UPSTREAM_ALLOW="127.0.0.0/8") as found:
-        yield found
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as found:
         yield found
 
 
@@ -219,9 +214,9 @@ def test_a_tag_whose_bytes_are_not_what_the_upstream_says_is_not_kept(server: Se
     image = Image(server.client(), remote_of(server, upstream.url()))
     answer = image.ask("GET", "/manifests/1.0")
     assert answer.status_code == 502 and sample.digest in answer.text, answer.text
-    end = time.monotonic() + 20
-    while (found := image.ask("GET", "/manifests/1.0")).status_code == 502 and time.monotonic() < end:
-        time.sleep(0.1)  # the failure is told to everybody for a moment
+    # The failure is told to everybody for a moment.
+    assert until(lambda: image.ask("GET", "/manifests/1.0").status_code != 502, 20)
+    found = image.ask("GET", "/manifests/1.0")
     assert found.content == sample.manifest and found.headers[DIGEST] == sample.digest
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from formats.pypi import samples
 from formats.pypi.listing import SIMPLE_JSON
+from tests.fault.upstreams import until
 from tests.protocol.pypi_client import Index, new_index, refused
 from tests.running import Deployment, Server
 from tests.tools.upstream import Answer, Upstream, html_page
@@ -24,12 +24,6 @@ SDIST = samples.sdist("demo", "1.0")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Deployment.embedded(tmp_path_factory.mktemp("remote"), REPOMAN_UPSTREAM_ALLOW="127.0.0.0/8") as found:
-        yield found
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as found:
         yield found
 
 
@@ -136,9 +130,8 @@ def test_pypi_13_6_g5_other_bytes_than_the_index_says(index: Index, upstream: Up
         assert got.status_code in (502, 503), got.status_code
     except httpx.TransportError:  # the connection was broken before the last byte
         pass
-    deadline = time.monotonic() + 15  # what has just failed is not asked for again at once
-    while index.file(WHEEL).status_code != 200 and time.monotonic() < deadline:
-        time.sleep(0.3)
+    # What has just failed is not asked for again at once.
+    assert until(lambda: index.file(WHEEL).status_code == 200, 15)
     assert index.file(WHEEL).content == WHEEL.data
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import random
 import socket
 import time
@@ -220,15 +219,14 @@ def test_pypi_8_2_3_c1_a_wrong_digest(index: Index, name: str) -> None:
         ({"filename": "up_demo\u200b-1.0-py3-none-any.whl"}, "file name"),
         ({"summary": "a\0b"}, "NUL"),
         ({"attestations": "[" * 100_000}, "nested"),
-        ({"data": b""}, "digest|zip"),
+        ({"data": b""}, "sha256"),
     ],
     ids=lambda value: str(value)[:40],
 )
 def test_pypi_8_1_b10_r1_forms_that_are_refused(embedded: Server, changed: dict[str, str], words: str) -> None:
     index = new_index(embedded)
     answer = index.upload(WHEEL, **changed)
-    assert 400 <= answer.status_code < 500, answer.text
-    refused(answer, 400)
+    refused(answer, 400, words)
     nothing_there(index)
     index.publish(WHEEL)
 
@@ -549,5 +547,5 @@ def test_pypi_r7_an_upload_is_in_the_audit_log(index: Index) -> None:
     index.publish(WHEEL)
     namespace = index.key.partition("/")[0]
     found = index.server.admin.get("/api/v1/audit", params={"namespace": namespace}).json()["items"]
-    subjects = json.dumps(found)
-    assert WHEEL.filename in subjects or "up-demo" in subjects
+    assert {"version:publish", "file:publish"} <= {item["kind"] for item in found}
+    assert f"up-demo/{WHEEL.filename}" in {item["subject"] for item in found}

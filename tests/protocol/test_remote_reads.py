@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -359,15 +358,6 @@ def test_L2_quota_a_fetch_that_does_not_fit_is_403_with_usage(server: Server, up
     assert remote.kept() == ["fits.bin"] and remote.used() == MIB
     assert remote.get("fits.bin").status_code == 200
     assert remote.shown()["upstream_trouble"] is None, "the quota is not the upstream's fault"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_M3_a_full_disk_is_507_and_works_again_when_there_is_room(

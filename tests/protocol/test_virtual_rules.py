@@ -33,12 +33,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
 
 
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as found:
-        yield found
-
-
 @dataclass
 class Group:
     """A public virtual repository with local and remote members, all in one namespace."""

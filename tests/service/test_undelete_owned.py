@@ -70,7 +70,7 @@ def test_a_file_that_another_revision_removed_stays_removed_from_a_live_version(
 
 @pytest.mark.parametrize("kind", ["version", "file"])
 def test_Q5_a_purge_that_was_cut_off_leaves_no_files_to_bring_back(
-    node: Repository, python: Repository, actor: Actor, kind: str, monkeypatch: pytest.MonkeyPatch
+    node: Repository, python: Repository, actor: Actor, kind: str
 ) -> None:
     """Versions go first; killed then, the trash holds files that nothing names any more."""
     repository = node if kind == "version" else python

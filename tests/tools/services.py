@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.running import free_port
 from tests.tools import path
 
 READY_SECONDS = 60.0
@@ -479,13 +480,6 @@ def nginx(conf_text: str) -> Iterator[Address]:
 
         with _started(make) as (server, url):
             yield Address(url, server)
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

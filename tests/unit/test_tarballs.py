@@ -32,7 +32,6 @@ def member(
     kind: bytes = b"0",
     link: bytes = b"",
     size: bytes | None = None,
-    magic: bytes = b"ustar\x0000",
     prefix: bytes = b"",
 ) -> bytes:
     """A header as it is written, with its data and padding. `size` replaces the field, whatever it says."""
@@ -43,7 +42,7 @@ def member(
     header[136:148] = b"00000000000\0"
     header[156:157] = kind
     header[157 : 157 + len(link)] = link
-    header[257 : 257 + len(magic)] = magic
+    header[257:265] = b"ustar\x0000"
     header[345 : 345 + len(prefix)] = prefix
     return signed(header) + data + bytes(-len(data) % 512)
 
