@@ -227,7 +227,8 @@ def _parse_snapshot(ref: ListingRef, root: Element) -> Listing:
         tail = f"-{classifier}.{extension}" if classifier else f".{extension}"
         path = f"{version}/{artifact}-{value}{tail}"
         files[path] = ListedFile(path, published_at=_read_moment(text(each, "updated")) or changed)
-    found = Entry(version, kind="version", files=tuple(files.values()))
+    ordered = tuple(file for _, file in newest_files(artifact, version, files.values()))
+    found = Entry(version, kind="version", files=ordered)
     if files:
         return Listing((found,), changed_at=changed)
     # The older form says the newest build alone, of whatever kinds of file there are.
