@@ -271,8 +271,9 @@ def test_what_is_parsed_and_rendered_says_the_same_and_leads_to_us(handler: Form
                 assert (ours.media_type, ours.artifact_type, ours.size) == (
                     theirs.media_type, theirs.artifact_type, theirs.size,
                 )  # fmt: skip
-            assert all(file.url.startswith(OURS) for entry in again.entries for file in entry.files)
-            assert all(file.url.startswith(FOREIGN) for entry in found.entries for file in entry.files)
+            if handler.is_listed:  # files have the addresses that the document gives them
+                assert all(file.url.startswith(OURS) for entry in again.entries for file in entry.files)
+                assert all(file.url.startswith(FOREIGN) for entry in found.entries for file in entry.files)
 
 
 def test_g6_what_is_no_document_of_the_format_is_refused(handler: FormatHandler, case: Case) -> None:
