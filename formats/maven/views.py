@@ -273,13 +273,14 @@ def _folder(repo: Repo, request: Request, place: FolderPlace) -> Response:
 
 
 def _rows(repo: Repo, segments: tuple[str, ...]) -> Iterator[Row]:
-    """What is in a folder, as a version's, an artifact's and a group's: it may be all of them (P4)."""
+    """What is in a folder, as a group's, an artifact's and a version's: it may be all of them (P4). Raises FileNotFound
+    where groups are not known (of an upstream)."""
+    yield from _group(repo, ".".join(segments))
     if len(segments) >= 3:
         package, version = f"{'.'.join(segments[:-2])}:{segments[-2]}", segments[-1]
         yield from _files(repo, package, version)
     if len(segments) >= 2:
         yield from _versions(repo, f"{'.'.join(segments[:-1])}:{segments[-1]}")
-    yield from _group(repo, ".".join(segments))
 
 
 def _files(repo: Repo, package: str, version: str) -> Iterator[Row]:
