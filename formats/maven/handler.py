@@ -41,6 +41,7 @@ class Maven(FormatHandler):
     prefix: ClassVar[str] = "maven"
     options: ClassVar[type] = MavenOptions
     versions_own_files: ClassVar[bool] = True
+    comes_in_parts: ClassVar[bool] = True
     digests: ClassVar[tuple[str, ...]] = views.ALGORITHMS
     routes: ClassVar[tuple[Route, ...]] = (
         Route(

@@ -248,6 +248,7 @@ class FormatHandler(ABC):
     - `version_by_digest`: a version is a document, named by its digest (OCI).
     - `files_are_packages`: every file is a package of its own (generic).
     - `versions_own_files`: a file belongs to one version and goes with it; the last file takes its version along.
+    - `comes_in_parts`: clients publish a version's files one by one; they can be read before `complete` shows the version.
     - `burns`: what never comes back under its name once it was removed: "version", "file", or nothing.
     - `is_listed`: an upstream says in a listing ("versions" of a package) which files there are, with their addresses
       and digests; otherwise files are asked for directly.
@@ -265,6 +266,7 @@ class FormatHandler(ABC):
     version_by_digest: ClassVar[bool] = False
     files_are_packages: ClassVar[bool] = False
     versions_own_files: ClassVar[bool] = False
+    comes_in_parts: ClassVar[bool] = False
     burns: ClassVar[str] = ""
     is_listed: ClassVar[bool] = False
     digests: ClassVar[tuple[str, ...]] = ()

@@ -195,7 +195,7 @@ def _put_file(
     if live is not None:
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
         change.replaced = True
-    writes.insert_artifact(
+    artifact = writes.insert_artifact(
         package=package,
         path=new.path,
         blob=blob,
@@ -209,6 +209,8 @@ def _put_file(
         touched_at=change.moment,
         added_revision=revision,
     )
+    if live is not None and change.handler.versions_own_files:
+        writes.links_of([live.pk]).update(artifact=artifact)
     change.created = change.created or live is None
     record(
         "file:replace" if live else "file:publish",
@@ -277,9 +279,13 @@ def _gather(
     found = change.handler.complete(package.name, gather, files, options)
     if found.version is not None:
         _put_version(change, publication, package, found.version, blobs)
-    for path in found.outdated:
+    if not found.outdated:
+        return
+    outdated = dict(rows.filter(path__in=found.outdated).values_list("path", "pk"))
+    writes.links_of(outdated.values()).delete()
+    for path, key in outdated.items():
         revision = change.stamp()
-        writes.close(rows.filter(path=path), revision, change.moment)
+        writes.close(Artifact.objects.filter(pk=key), revision, change.moment)
         record(
             "file:expire",
             actor=change.actor,
