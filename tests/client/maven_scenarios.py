@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import link
@@ -581,3 +581,25 @@ def put_release(client: httpx.Client, place: Place, artifact: str, version: str,
     listed = "".join(f"<version>{each}</version>" for each in dict.fromkeys([*versions, version]))
     versioning = f"<versioning><release>{version}</release><versions>{listed}</versions></versioning>"
     put("maven-metadata.xml", f"<metadata>{coordinates}{versioning}</metadata>".encode())
+
+
+# --- what others published -------------------------------------------------------------------------------------------
+
+
+def copy_tree(desk: Desk, place: Place, tool: str, starters: Sequence[str]) -> dict[str, str]:
+    """Everything that some starters of Spring Boot need, name → digest; also Maven's plugin comes from the repository."""
+    write_settings(desk, place)
+    wanted = "".join(
+        "<dependency><groupId>org.springframework.boot</groupId>"
+        f"<artifactId>{starter}</artifactId><version>3.3.5</version></dependency>"
+        for starter in starters
+    )
+    project = desk.home / "tree"
+    shutil.rmtree(project, ignore_errors=True)
+    write_pom(project, "tree", "1", f"<dependencies>{wanted}</dependencies>", packaging="pom")
+    empty = desk.home / "empty"
+    shutil.rmtree(empty, ignore_errors=True)
+    # A checksum that is wrong is a failure.
+    mvn(desk, tool, project, "-C", COPY, f"-DoutputDirectory={project / 'copied'}", local=empty)
+    found = sorted((project / "copied").iterdir())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
