@@ -21,7 +21,7 @@ from repoman.core.errors import RepositoryNotFound, Unavailable
 from repoman.core.records import Staged
 from repoman.db.prepared import Prepared, PreparedInsert
 
-from .models import Artifact, Burned, Package, Repository, Tag, Version
+from .models import Artifact, Burned, Package, Repository, Tag, Version, VersionArtifact
 
 _package = Prepared(lambda repository_id, name: Package.objects.filter(repository_id=repository_id, name=name))
 insert_artifact = PreparedInsert(Artifact)
@@ -208,6 +208,21 @@ def copy_live(row: Any, **changes: Any) -> Any:
         if each.attname not in ("id", "removed_revision", "removed_at", "added_revision", *changes)
     }
     return type(row).objects.create(**kept, **changes)
+
+
+def renew_version(version: Version, files: Sequence[int], revision: int, moment: datetime.datetime) -> Version | None:
+    """The live version, from now on with these files (their ids): its row is closed and a copy takes its place and its
+    tags. Without files nothing does."""
+    tags = list(Tag.objects.filter(version=version, removed_revision=None))
+    close(Tag.objects.filter(version=version), revision, moment)
+    close(Version.objects.filter(pk=version.pk), revision, moment)
+    if not files:
+        return None
+    copy: Version = copy_live(version, added_revision=revision)
+    VersionArtifact.objects.bulk_create([VersionArtifact(version=copy, artifact_id=key) for key in files])
+    for tag in tags:
+        add_tag(copy, tag.name, revision, tag.moved_by_id)
+    return copy
 
 
 def touch(artifacts: Sequence[Artifact]) -> None:
