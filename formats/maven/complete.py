@@ -23,9 +23,10 @@ def complete(package: str, gather: Gather, files: Files, keep_builds: int) -> Ga
     check_sums(files)
     artifact = package.partition(":")[2]
     parts: dict[str, Part] = {}
+    said = [path for path in files if EXPECTED in files[path]]
+    checked = [path for path in said if split_checksum(path)[0] in files]  # and true: nobody needs them any more
     for path in files:
-        plain, _ = split_checksum(path)
-        part = part_of(artifact, gather.version, plain.partition("/")[2])
+        part = part_of(artifact, gather.version, path.partition("/")[2]) if path not in said else None
         if part is not None:
             parts[path] = part
     builds: dict[str, list[str]] = {}
@@ -33,14 +34,15 @@ def complete(package: str, gather: Gather, files: Files, keep_builds: int) -> Ga
         builds.setdefault(part.build, []).append(path)
     shown = {build: paths for build, paths in builds.items() if gather.is_whole or _is_shown(paths, parts, files)}
     if not shown:
-        return Gathered()
-    beside = [path for path in files if path not in parts] if not is_snapshot(gather.version) else []
+        return Gathered(outdated=tuple(sorted(checked)))
+    others = [path for path in files if path not in parts and path not in said]
+    beside = others if not is_snapshot(gather.version) else []
     named = [path for paths in shown.values() for path in paths]
     newest = max(shown, key=lambda build: Part("", "", build).build_order)
     outdated = _outdated(shown, parts, keep_builds) if keep_builds else []
     kept = [path for path in (*named, *beside) if path not in set(outdated)]
     version = NewVersion(gather.version, files=tuple(sorted(kept)), metadata=_about(shown[newest], parts, files))
-    return Gathered(version, tuple(sorted(outdated)))
+    return Gathered(version, tuple(sorted([*outdated, *checked])))
 
 
 def check_sums(files: Files) -> None:
@@ -58,10 +60,10 @@ def check_sums(files: Files) -> None:
 
 
 def _is_shown(paths: list[str], parts: Mapping[str, Part], files: Files) -> bool:
-    poms = [path for path in paths if parts[path].is_pom and not split_checksum(path)[1]]
+    poms = [path for path in paths if parts[path].is_pom]
     if not poms:
         return False
-    mains = [path for path in paths if parts[path].is_main and not split_checksum(path)[1]]
+    mains = [path for path in paths if parts[path].is_main]
     return bool(mains) or _packaging(files[poms[0]]) == "pom"
 
 
