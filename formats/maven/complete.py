@@ -7,7 +7,7 @@ there: publishers that never send metadata are seen all the same, at once (G3, U
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from repoman.core.errors import ContentInvalid
 from repoman.core.records import Gather, Gathered, NewVersion
@@ -37,10 +37,11 @@ def complete(package: str, gather: Gather, files: Files, keep_builds: int) -> Ga
         return Gathered(outdated=tuple(sorted(checked)))
     others = [path for path in files if path not in parts and path not in said]
     beside = others if not is_snapshot(gather.version) else []
-    named = [path for paths in shown.values() for path in paths]
     newest = max(shown, key=lambda build: Part("", "", build).build_order)
-    outdated = _outdated(shown, parts, keep_builds) if keep_builds else []
-    kept = [path for path in (*named, *beside) if path not in set(outdated)]
+    older = _older(builds, shown, keep_builds) if keep_builds else []
+    outdated = _outdated(older, shown, builds, parts)
+    listed = dict.fromkeys(path for build in (*shown, *older) for path in builds[build])
+    kept = [path for path in (*listed, *beside) if path not in outdated]
     version = NewVersion(gather.version, files=tuple(sorted(kept)), metadata=_about(shown[newest], parts, files))
     return Gathered(version, tuple(sorted([*outdated, *checked])))
 
@@ -81,17 +82,29 @@ def _about(paths: list[str], parts: Mapping[str, Part], files: Files) -> dict[st
     return {}
 
 
-def _outdated(builds: Mapping[str, list[str]], parts: Mapping[str, Part], keep: int) -> list[str]:
-    """Files of all but the newest `keep` builds, unless nothing newer of their kind is there (S6)."""
-    ordered = sorted(
-        (build for build in builds if build), key=lambda build: Part("", "", build).build_order, reverse=True
-    )
-    kinds = {(parts[path].classifier, parts[path].extension) for build in ordered[:keep] for path in builds[build]}
-    found: list[str] = []
-    for build in ordered[keep:]:
-        for path in builds[build]:
-            kind = (parts[path].classifier, parts[path].extension)
-            if kind in kinds:
-                found.append(path)
-        kinds |= {(parts[path].classifier, parts[path].extension) for path in builds[build]}
+def _older(builds: Iterable[str], shown: Iterable[str], keep: int) -> list[str]:
+    """The builds before the newest `keep` that are whole, newest first; also what is left of one, or never was whole."""
+
+    def order(build: str) -> tuple[str, int]:
+        return Part("", "", build).build_order
+
+    kept = sorted((build for build in shown if build), key=order, reverse=True)[:keep]
+    if len(kept) < keep:
+        return []
+    return sorted((build for build in builds if build and order(build) < order(kept[-1])), key=order, reverse=True)
+
+
+def _outdated(
+    older: Sequence[str], shown: Iterable[str], builds: Mapping[str, list[str]], parts: Mapping[str, Part]
+) -> set[str]:
+    """Files of the older builds, unless nothing newer of their kind is there (S6)."""
+
+    def kinds_of(build: str) -> set[tuple[str, str]]:
+        return {(parts[path].classifier, parts[path].extension) for path in builds[build]}
+
+    kinds = {kind for build in shown if build and build not in older for kind in kinds_of(build)}
+    found: set[str] = set()
+    for build in older:
+        found |= {path for path in builds[build] if (parts[path].classifier, parts[path].extension) in kinds}
+        kinds |= kinds_of(build)
     return found
