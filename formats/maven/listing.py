@@ -251,7 +251,7 @@ def _is_build_of(value: str, version: str) -> bool:
 
 def _read_moment(given: str) -> datetime.datetime | None:
     digits = given.replace(".", "")
-    if len(digits) != 14 or not digits.isdigit():
+    if len(digits) != 14 or not (digits.isascii() and digits.isdigit()):
         return None
     try:
         return datetime.datetime.strptime(digits, _MOMENT).replace(tzinfo=datetime.UTC)
