@@ -18,7 +18,7 @@ from repoman.core.refs import FileRef, ListingRef
 from repoman.core.wire import Response, Route
 
 from . import complete, listing, package, versions, views
-from .names import METADATA, folder_of, place_of, split_checksum, split_package
+from .names import METADATA, folder_of, is_beside, place_of, split_checksum, split_package
 
 POLICIES = ("mixed", "release", "snapshot")
 _PATH = r"(?P<path>.*)"
@@ -41,7 +41,7 @@ class Maven(FormatHandler):
     prefix: ClassVar[str] = "maven"
     options: ClassVar[type] = MavenOptions
     versions_own_files: ClassVar[bool] = True
-    comes_in_parts: ClassVar[bool] = True
+    files_may_wait: ClassVar[bool] = True
     digests: ClassVar[tuple[str, ...]] = views.ALGORITHMS
     routes: ClassVar[tuple[Route, ...]] = (
         Route(
@@ -93,6 +93,9 @@ class Maven(FormatHandler):
 
     def complete(self, name: str, gather: Gather, files: Mapping[str, Mapping[str, object]], options: Any) -> Gathered:
         return complete.complete(name, gather, files, options.keep_snapshots)
+
+    def is_beside(self, path: str, other: str) -> bool:
+        return is_beside(path, other)
 
     def version_of(self, ref: FileRef) -> str:
         return ref.path.partition("/")[0]
