@@ -17,7 +17,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from os import link
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -72,11 +71,7 @@ def prepared(desk: Desk, name: str) -> Path:
     """A local repository that has the plugins, and nothing of ours."""
     local = desk.home / name
     shutil.rmtree(local, ignore_errors=True)
-    try:
-        shutil.copytree(tools.path("maven-repository"), local, copy_function=link)
-    except shutil.Error:  # on another file system
-        shutil.rmtree(local)
-        shutil.copytree(tools.path("maven-repository"), local)
+    tools.copy_maven_repository(local)
     return local
 
 
