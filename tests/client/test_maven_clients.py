@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
-import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -50,6 +52,14 @@ def seeded(tmp_path_factory: pytest.TempPathFactory, embedded: Server, key: dict
     return place
 
 
+def answered(server: Server, place: Place) -> set[tuple[str, int]]:
+    """Method and status of every request about the repository, as the server's log has them."""
+    assert server.log is not None
+    path = urlsplit(place.url).path
+    requests = [json.loads(line) for line in server.log.read_text().splitlines() if f'"path":"{path}' in line]
+    return {(request["method"], request["status"]) for request in requests if request["event"] == "request"}
+
+
 @pytest.mark.parametrize(("tool", "login"), [("mvn3.8", "password"), ("mvn3.9", "token"), ("mvn4", "password")])
 def test_maven_u1_s2_u10_a1_w8_deploying_and_resolving(
     desk: Desk, embedded: Server, key: dict[str, str], tool: str, login: str
@@ -61,6 +71,8 @@ def test_maven_u1_s2_u10_a1_w8_deploying_and_resolving(
     scenarios.deploy_products(desk, place, tool, products, key)
     local = scenarios.prepared(desk, "reader")
     scenarios.check_consumed(scenarios.consume(desk, place, tool, local=local), key)
+    # The repository is private, and Maven keeps its credentials to itself until it is asked for them.
+    assert {("GET", 401), ("GET", 200), ("GET", 404), ("PUT", 201)} <= answered(embedded, place)
 
     said = scenarios.deploy_again(desk, place, tool, products)
     found = scenarios.outcomes(said)
@@ -130,25 +142,23 @@ def test_maven_g5_e1_deploys_at_the_same_time_lose_no_version(desk: Desk, server
     place = make_place(server)
     artifact = "together"
     scenarios.write_settings(desk, place)
+    folder = f"{place.url}{GROUP.replace('.', '/')}/{artifact}/"
     with server.client(place.username, place.password) as client, ThreadPoolExecutor(TOGETHER) as pool:
-        started = threading.Event()
-
-        def by_maven(version: str) -> None:
-            scenarios.deploy_file(desk, place, "mvn3.9", artifact, version)
-            started.set()
 
         def by_hand(version: str) -> None:
-            started.wait()
+            # Maven takes a while to start: the others begin when the first of them is in the middle of its deploy.
+            deadline = time.monotonic() + 120
+            while client.get(f"{folder}maven-metadata.xml").status_code == 404 and time.monotonic() < deadline:
+                time.sleep(0.05)
             scenarios.put_release(client, place, artifact, version, secrets.token_bytes(2000))
 
         versions = [f"1.{number}" for number in range(TOGETHER)]
-        running = [pool.submit(by_maven, version) for version in versions[:REAL]]
+        running = [
+            pool.submit(scenarios.deploy_file, desk, place, "mvn3.9", artifact, version) for version in versions[:REAL]
+        ]
         running += [pool.submit(by_hand, version) for version in versions[REAL:]]
         for each in running:
-            each.add_done_callback(lambda done: started.set())  # nobody waits for one that failed
-        for each in running:
             each.result()
-        folder = f"{place.url}{GROUP.replace('.', '/')}/{artifact}/"
         metadata = client.get(f"{folder}maven-metadata.xml").text
         assert re.findall("<version>(.*?)</version>", metadata) == versions
         assert "<release>1.15</release>" in metadata and "<latest>1.15</latest>" in metadata
