@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .digest import Digest
+from .refs import FileRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,29 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One package's share of a document about all packages, not read yet.
+
+    `mark` stands still while `read` gives the same, and means the same in every repository. `read` tells the mark of what
+    it found as well: that may have changed since.
+    """
+
+    package: str
+    mark: str
+    read: Callable[[], tuple[str, Listing]]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands before, between and after the parts of a document about all packages."""
+
+    head: bytes
+    between: bytes
+    tail: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """A rendered document, kept ready to be sent. `packed` is the same with gzip, empty where that gains nothing.
 
@@ -186,6 +210,8 @@ class NewFile:
     """A file to be made visible: freshly staged bytes under `path` in the package.
 
     `held_by_version`: kept only while a version names it (an OCI layer), instead of standing by itself (a raw file).
+    `about`: path → sha256 hex of other files of the package that this one speaks of. One that is there with other bytes:
+    ContentInvalid.
     """
 
     path: str
@@ -194,6 +220,7 @@ class NewFile:
     held_by_version: bool = False
     metadata: Mapping[str, object] = field(default_factory=dict)
     published_at: datetime.datetime | None = None  # at the upstream
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +253,10 @@ class Publication:
     transaction. `require_parts`: names missing from `files`, `versions`, `either` are an error (ContentMissing).
     `default_tags` are set only where the package does not have such a tag yet. `package_metadata`, where given, is
     merged into the package's own. `display_name`: how the publisher writes the name, kept from the first time.
-    `origin`: the upstream's address, for what a remote repository took over.
+    `origin`: the upstream's address, for what a remote repository took over. `companions`: paths whose files, where they
+    are there, may speak of a file published here (`NewFile.about`): those that speak of other bytes go with what is
+    replaced, and are a Conflict otherwise. `rivals`: files of other packages that have the same address for clients: a
+    Conflict where one of them is there.
     """
 
     package: str
@@ -241,6 +271,8 @@ class Publication:
     package_metadata: Mapping[str, object] | None = None
     display_name: str = ""
     origin: str = ""
+    companions: tuple[str, ...] = ()
+    rivals: tuple[FileRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ network: what has to be asked of an upstream first is raised as `NeedFetch`, and
 
 from __future__ import annotations
 
+import datetime
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from repoman.core.actor import Actor
 from repoman.core.fetch import Outcome
-from repoman.core.records import FileEntry, Freshness, Listing, VersionEntry
+from repoman.core.records import FileEntry, Freshness, Listing, Part, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
 
@@ -31,6 +32,14 @@ class Asked:
     listed: Freshness | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a document about all packages is made of. `changed_at`: the last change of any of them."""
+
+    parts: Sequence[Part]
+    changed_at: datetime.datetime | None
+
+
 class Source(ABC):
     @abstractmethod
     def open(self, ref: FileRef) -> FileEntry:
@@ -47,6 +56,11 @@ class Source(ABC):
     @abstractmethod
     def mark(self, ref: ListingRef) -> str:
         """A text that stands still while `listing(ref)` gives the same records. Cheap. Raises as `listing`."""
+
+    @abstractmethod
+    def parts(self, ref: ListingRef) -> Parts:
+        """The packages that `listing(ref)` names, for formats with a document about all of them, each still to be read.
+        Costs the names alone. A package may turn out to be empty. Raises as `listing`."""
 
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
         """How the documents that `listing(ref)` is made of stand, and which members it had to do without."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from repoman.catalog import selectors
 from repoman.catalog.models import Repository
 from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, VersionNotFound
-from repoman.core.records import FileEntry, Listing, VersionEntry
+from repoman.core.records import FileEntry, Listing, Part, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
-from .base import Source
+from .base import Parts, Source
 
 
 class LocalSource(Source):
@@ -67,6 +69,21 @@ class LocalSource(Source):
                 raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
             return f"{row.pk}.{row.revision}"
         return f"r{self._repository.pk}.{self._repository.revision}"
+
+    def parts(self, ref: ListingRef) -> Parts:
+        rows = selectors.package_marks(self._repository.pk)
+        parts = [
+            Part(name, f"p{key}.{revision}", partial(self._read_part, key, name, revision))
+            for key, name, revision, _ in rows
+        ]
+        changed = [moment for *_, moment in rows if moment is not None]
+        return Parts(parts, max(changed, default=self._repository.created_at))
+
+    def _read_part(self, key: int, name: str, revision: int) -> tuple[str, Listing]:
+        found = selectors.versions(self._repository.pk, name)
+        if found is None:
+            return f"p{key}.{revision}", Listing(())
+        return f"p{key}.{found.revision}", found
 
     def explain(self, ref: FileRef | TagRef | VersionRef | ListingRef) -> list[dict[str, object]]:
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from typing import Any, TypeVar
 
 from django.db.models import Exists, OuterRef, Q
@@ -28,15 +28,16 @@ from repoman.core.errors import (
     NotFound,
     PackageNotFound,
     RepomanError,
+    UpstreamFailed,
     VersionNotFound,
 )
 from repoman.core.fetch import NeedFetch, Plan
 from repoman.core.format import FormatHandler, handler_for
-from repoman.core.records import Entry, FileEntry, Freshness, Listing, VersionEntry
+from repoman.core.records import Entry, FileEntry, Freshness, Listing, Part, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 from repoman.db.prepared import Prepared
 
-from .base import Asked, Source
+from .base import Asked, Parts, Source
 from .local import LocalSource
 from .records import weaker
 from .remote import RemoteSource, find_file, whole_of
@@ -277,6 +278,29 @@ class VirtualSource(Source):
         marks = self._each(ref.package, lambda leaf: leaf.source.freshness(ref)[0])
         return _weakest(mark for _, mark in marks), tuple(self._gaps)
 
+    def parts(self, ref: ListingRef) -> Parts:
+        """A package of one member is that member's part; of several, their versions merged."""
+        found = self._each("", lambda leaf: leaf.source.parts(ref))
+        held = self._held_names() if any(not leaf.is_local for leaf, _ in found) else frozenset()
+        shares: dict[str, list[tuple[_Leaf, Part]]] = {}
+        for leaf, parts in found:
+            for part in parts.parts:
+                if leaf.is_local or part.package not in held or opens(self._handler, self._open_names, part.package):
+                    shares.setdefault(part.package, []).append((leaf, part))
+        merged = [
+            share[0][1]
+            if len(share) == 1
+            else Part(package, _joined(part.mark for _, part in share), partial(self._read_part, share))
+            for package, share in sorted(shares.items())
+        ]
+        changed = [parts.changed_at for _, parts in found if parts.changed_at is not None]
+        return Parts(merged, max(changed, default=None))
+
+    def _read_part(self, share: Sequence[tuple[_Leaf, Part]]) -> tuple[str, Listing]:
+        read = [(leaf, part.read()) for leaf, part in share]
+        listings = [(leaf, listing) for leaf, (_, listing) in read]
+        return _joined(mark for _, (mark, _) in read), self._merge_versions(listings)
+
     def _listings(self, ref: ListingRef) -> list[tuple[_Leaf, Listing]]:
         """What every contributing member lists, in order; each is asked for what comes before the page's end."""
         if ref.kind in _LISTED_WHOLE:
@@ -297,8 +321,14 @@ class VirtualSource(Source):
                 found.append((leaf, ask(leaf)))
             except NeedFetch as need:
                 plans += need.plans
-            except NotFound:
-                continue
+            except NotFound as error:
+                if package or leaf.is_local or not self._handler.is_indexed:
+                    continue
+                # An upstream without an index is not one with nothing in it.
+                failure = UpstreamFailed(error.message)
+                self._without(leaf, failure)
+                self._gaps.append(leaf.key)
+                trouble = trouble or failure
             except RepomanError as error:
                 self._without(leaf, error)
                 self._gaps.append(leaf.key)
@@ -449,6 +479,10 @@ class VirtualSource(Source):
 
 def _gives(line: Mapping[str, object]) -> bool:
     return line["outcome"] in _GIVES
+
+
+def _joined(marks: Iterable[str]) -> str:
+    return "+".join(marks)
 
 
 def _place(entry: Entry) -> bytes:
