@@ -57,8 +57,8 @@ _DATE = re.compile(
 class Reader:
     """The events of one document, with one look ahead.
 
-    `is_strict`: a key that is there twice, or is no text, is refused; otherwise the last value counts, under the text
-    that Go makes of the key.
+    `is_strict`: tags, merged mappings, and keys that are there twice or are no text are refused. Otherwise the last of two
+    values counts, under the text that Go makes of its key, and tags are passed over.
     """
 
     def __init__(self, data: bytes, *, is_strict: bool = True) -> None:
@@ -168,7 +168,7 @@ class Reader:
             raise ContentInvalid("the YAML has a key that is no plain text")
         self._check(event)
         found = resolve(event.value) if event.implicit[0] else event.value
-        if found == "<<" and event.implicit[0]:
+        if found == "<<" and event.implicit[0] and self._is_strict:
             raise ContentInvalid("the YAML merges mappings with '<<', which is not read here")
         if isinstance(found, str):
             return found
@@ -178,7 +178,7 @@ class Reader:
 
     def _check(self, event: NodeEvent) -> None:
         tag = getattr(event, "tag", None)
-        if tag is not None:
+        if tag is not None and self._is_strict:
             raise ContentInvalid(f"the YAML has the tag '{_shown(str(tag))}'; tags are not read here")
 
     def _spend(self, count: int) -> None:

@@ -159,7 +159,7 @@ def _objects(value: Any, where: str, kinds: Mapping[str, Kind], always: frozense
 
 
 def _maintainers(value: Any, where: str) -> list[dict[str, Any]]:
-    return _objects(value, where, {"name": _string, "email": _string, "url": _string}, frozenset({"name"}))
+    return _objects(value, where, {"name": _string, "email": _string, "url": _string}, frozenset())
 
 
 def _dependencies(value: Any, where: str) -> list[dict[str, Any]]:

@@ -310,14 +310,27 @@ _package_marks = Prepared(
     lambda repository_id: (
         Package.objects.filter(repository_id=repository_id, revision__gt=0)
         .order_by("name")
-        .values_list("id", "name", "revision", "changed_at")
+        .values_list("id", "name", "revision")
+    )
+)
+_last_change = Prepared(
+    lambda repository_id: (
+        Package.objects.filter(repository_id=repository_id, revision__gt=0)
+        .order_by("-revision")
+        .values_list("changed_at")[:1]
     )
 )
 
 
-def package_marks(repository_id: int) -> list[tuple[int, str, int, datetime.datetime | None]]:
-    """Id, name, revision and last change of every package that ever showed something: one query, and no other table."""
+def package_marks(repository_id: int) -> list[tuple[int, str, int]]:
+    """Id, name and revision of every package that ever showed something: one query, and no other table."""
     return list(_package_marks.all(repository_id))
+
+
+def last_change(repository_id: int) -> datetime.datetime | None:
+    """When what any package shows changed last."""
+    row = _last_change.first(repository_id)
+    return row[0] if row is not None else None
 
 
 def packages(repository_id: int, *, q: str = "", after: str = "", limit: int | None = None) -> Listing:

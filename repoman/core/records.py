@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .digest import Digest
@@ -142,19 +142,6 @@ class Document:
 
     data: bytes
     media_type: str
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One package's share of a document about all packages, not read yet.
-
-    `mark` stands still while `read` gives the same, and means the same in every repository. `read` tells the mark of what
-    it found as well: that may have changed since.
-    """
-
-    package: str
-    mark: str
-    read: Callable[[], tuple[str, Listing]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from repoman.core.format import FormatHandler
-from repoman.core.records import Part, Rendered
+from repoman.core.records import Rendered
 from repoman.core.refs import ListingRef
-from repoman.sources.base import Parts
+from repoman.sources.base import Part, Parts
 
 from .rendered import LEVEL, PACKED_FROM
 
@@ -29,6 +29,7 @@ _ONE_IN = 8
 _GZIP = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # RFC 1952 §2.3: deflate, no name, no time, any system
 _COST = 200  # of an entry besides its bytes
 _Key = tuple[object, ...]
+_Piece = tuple[Part, bytes]
 
 
 class Kept:
@@ -66,62 +67,62 @@ def assemble(handler: FormatHandler, ref: ListingRef, found: Parts, form: str, a
     that show nothing not counted."""
     frame = handler.frame(form, found.changed_at, address)
     offset = next((int(value) for name, value in ref.arguments if name == "offset"), 0)
-    shown = _rendered(handler, found.parts, form)
+    shown = _rendered(handler, found, form)
     pieces = list(islice(shown, offset, offset + ref.limit if ref.limit is not None else None))
-    data = b"".join((frame.head, frame.between.join(data for _, data in pieces), frame.tail))
+    data = b"".join((frame.head, frame.between.join([data for _, data in pieces]), frame.tail))
     etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     packed = b""
     if len(data) >= PACKED_FROM:
-        blocks = [_deflated(frame.head)]
+        blocks: list[bytes] = []
         between = _deflated(frame.between)
-        for number, run in enumerate(_runs_of(pieces)):
-            blocks += (
-                [between, _run(handler, form, run, frame.between)]
-                if number
-                else [_run(handler, form, run, frame.between)]
-            )
-        blocks.append(_deflated(frame.tail, is_last=True))
-        packed = b"".join((_GZIP, *blocks, struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)))
+        for run in _runs_of(pieces):
+            blocks += [between, _run((handler.name, form), run, frame.between)]
+        check = struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
+        packed = b"".join((_GZIP, _deflated(frame.head), *blocks[1:], _deflated(frame.tail, is_last=True), check))
     return Rendered(data, packed if 0 < len(packed) < len(data) else b"", frame.media_type, etag)
 
 
-def _rendered(handler: FormatHandler, parts: Sequence[Part], form: str) -> Iterator[tuple[Part, bytes]]:
+def _rendered(handler: FormatHandler, found: Parts, form: str) -> Iterator[_Piece]:
     """Each part that shows something, with its bytes."""
-    for part in parts:
-        key = (handler.name, form, part.package, part.mark)
+    for part in found.parts:
+        key = (handler.name, form, part)
         data = _parts.get(key)
         if data is None:
-            mark, listing = part.read()
-            data = handler.render_part(part.package, listing, form)
-            if mark == part.mark:
+            package = part[0]
+            mark, listing = found.read(package)
+            data = handler.render_part(package, listing, form)
+            if (package, mark) == part:
                 _parts.put(key, data)
         if data:
             yield part, data
 
 
-def _runs_of(pieces: Sequence[tuple[Part, bytes]]) -> Iterator[list[tuple[Part, bytes]]]:
-    """The pieces in runs whose ends depend on the packages' names: one that comes or goes moves no other run's ends."""
-    run: list[tuple[Part, bytes]] = []
+def _runs_of(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+    """The pieces in runs whose ends depend on the packages' names: one that comes or goes moves few other runs' ends."""
+    run: list[_Piece] = []
     size = 0
     for part, data in pieces:
         run.append((part, data))
         size += len(data)
-        is_end = zlib.crc32(part.package.encode("utf-8", "surrogatepass")) % _ONE_IN == 0
-        if (is_end and size >= RUN_BYTES) or size >= LONGEST_RUN:
+        if size >= RUN_BYTES and (size >= LONGEST_RUN or zlib.crc32(_encoded(part[0])) % _ONE_IN == 0):
             yield run
             run, size = [], 0
     if run:
         yield run
 
 
-def _run(handler: FormatHandler, form: str, run: Sequence[tuple[Part, bytes]], between: bytes) -> bytes:
-    names = "\n".join(f"{part.package}\t{part.mark}" for part, _ in run)
-    key = (handler.name, form, hashlib.blake2b(names.encode("utf-8", "surrogatepass"), digest_size=24).digest())
+def _run(key: _Key, run: Sequence[_Piece], between: bytes) -> bytes:
+    names = _encoded("\n".join([f"{package}\t{mark}" for (package, mark), _ in run]))
+    key = (*key, hashlib.blake2b(names, digest_size=24).digest())
     found = _runs.get(key)
     if found is None:
-        found = _deflated(between.join(data for _, data in run))
+        found = _deflated(between.join([data for _, data in run]))
         _runs.put(key, found)
     return found
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _deflated(data: bytes, *, is_last: bool = False) -> bytes:

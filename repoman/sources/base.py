@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import datetime
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from repoman.core.actor import Actor
 from repoman.core.fetch import Outcome
-from repoman.core.records import FileEntry, Freshness, Listing, Part, VersionEntry
+from repoman.core.records import FileEntry, Freshness, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
 
@@ -32,11 +32,20 @@ class Asked:
     listed: Freshness | None = None
 
 
+Part = tuple[str, str]  # a package and its mark
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a document about all packages is made of. `changed_at`: the last change of any of them."""
+    """What a document about all packages is made of, not read yet: `parts` in the order of the packages' names.
+
+    A mark stands still while `read(package)` gives the same, and means the same in every repository. `read` gives the mark
+    of what it found, too: that may have changed since. A package may turn out to be empty. `changed_at`: the last change of
+    any of them.
+    """
 
     parts: Sequence[Part]
+    read: Callable[[str], tuple[str, Listing]]
     changed_at: datetime.datetime | None
 
 
@@ -60,7 +69,7 @@ class Source(ABC):
     @abstractmethod
     def parts(self, ref: ListingRef) -> Parts:
         """The packages that `listing(ref)` names, for formats with a document about all of them, each still to be read.
-        Costs the names alone. A package may turn out to be empty. Raises as `listing`."""
+        Costs the names alone. Raises as `listing`."""
 
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
         """How the documents that `listing(ref)` is made of stand, and which members it had to do without."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from repoman.catalog import selectors
 from repoman.catalog.models import Repository
 from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, VersionNotFound
-from repoman.core.records import FileEntry, Listing, Part, VersionEntry
+from repoman.core.records import FileEntry, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
 from .base import Parts, Source
@@ -72,18 +70,14 @@ class LocalSource(Source):
 
     def parts(self, ref: ListingRef) -> Parts:
         rows = selectors.package_marks(self._repository.pk)
-        parts = [
-            Part(name, f"p{key}.{revision}", partial(self._read_part, key, name, revision))
-            for key, name, revision, _ in rows
-        ]
-        changed = [moment for *_, moment in rows if moment is not None]
-        return Parts(parts, max(changed, default=self._repository.created_at))
+        parts = sorted((name, f"p{key}.{revision}") for key, name, revision in rows)
+        changed_at = selectors.last_change(self._repository.pk) or self._repository.created_at
+        return Parts(parts, self._read_part, changed_at)
 
-    def _read_part(self, key: int, name: str, revision: int) -> tuple[str, Listing]:
-        found = selectors.versions(self._repository.pk, name)
-        if found is None:
-            return f"p{key}.{revision}", Listing(())
-        return f"p{key}.{found.revision}", found
+    def _read_part(self, package: str) -> tuple[str, Listing]:
+        row = selectors.package(self._repository.pk, package)
+        found = selectors.versions(self._repository.pk, package)
+        return f"p{row.pk}.{row.revision}" if row is not None else "", found or Listing(())
 
     def explain(self, ref: FileRef | TagRef | VersionRef | ListingRef) -> list[dict[str, object]]:
         try:

@@ -14,7 +14,7 @@ import datetime
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -33,7 +33,7 @@ from repoman.core.errors import (
 )
 from repoman.core.fetch import NeedFetch, Outcome, Plan, Ref, UpstreamRequest
 from repoman.core.format import FormatHandler, handler_for
-from repoman.core.records import BlobRef, Entry, FileEntry, Freshness, ListedFile, Listing, Part, VersionEntry
+from repoman.core.records import BlobRef, Entry, FileEntry, Freshness, ListedFile, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 from repoman.db.prepared import Prepared
 
@@ -306,8 +306,7 @@ class RemoteSource(Source):
         document, freshness = self._document(whole_of(ref))
         self._asked.listed = weaker(self._asked.listed, freshness)
         found = load_listing(document)
-        parts = [Part(entry.name, f"u{entry.digest}", partial(self._read_part, entry.name)) for entry in found.entries]
-        return Parts(parts, found.changed_at)
+        return Parts([(entry.name, f"u{entry.digest}") for entry in found.entries], self._read_part, found.changed_at)
 
     def _read_part(self, package: str) -> tuple[str, Listing]:
         row = self._row(document_key(ListingRef("versions", package)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 from typing import Any, TypeVar
 
 from django.db.models import Exists, OuterRef, Q
@@ -33,7 +33,7 @@ from repoman.core.errors import (
 )
 from repoman.core.fetch import NeedFetch, Plan
 from repoman.core.format import FormatHandler, handler_for
-from repoman.core.records import Entry, FileEntry, Freshness, Listing, Part, VersionEntry
+from repoman.core.records import Entry, FileEntry, Freshness, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 from repoman.db.prepared import Prepared
 
@@ -282,24 +282,23 @@ class VirtualSource(Source):
         """A package of one member is that member's part; of several, their versions merged."""
         found = self._each("", lambda leaf: leaf.source.parts(ref))
         held = self._held_names() if any(not leaf.is_local for leaf, _ in found) else frozenset()
-        shares: dict[str, list[tuple[_Leaf, Part]]] = {}
-        for leaf, parts in found:
-            for part in parts.parts:
-                if leaf.is_local or part.package not in held or opens(self._handler, self._open_names, part.package):
-                    shares.setdefault(part.package, []).append((leaf, part))
-        merged = [
-            share[0][1]
-            if len(share) == 1
-            else Part(package, _joined(part.mark for _, part in share), partial(self._read_part, share))
-            for package, share in sorted(shares.items())
-        ]
-        changed = [parts.changed_at for _, parts in found if parts.changed_at is not None]
-        return Parts(merged, max(changed, default=None))
+        shares: dict[str, list[int]] = {}  # package → which of `found` have it
+        marks: dict[str, str] = {}
+        for number, (leaf, parts) in enumerate(found):
+            for package, mark in parts.parts:
+                if leaf.is_local or package not in held or opens(self._handler, self._open_names, package):
+                    shares.setdefault(package, []).append(number)
+                    marks[package] = f"{marks[package]}+{mark}" if package in marks else mark
 
-    def _read_part(self, share: Sequence[tuple[_Leaf, Part]]) -> tuple[str, Listing]:
-        read = [(leaf, part.read()) for leaf, part in share]
-        listings = [(leaf, listing) for leaf, (_, listing) in read]
-        return _joined(mark for _, (mark, _) in read), self._merge_versions(listings)
+        def read(package: str) -> tuple[str, Listing]:
+            read = [(found[number][0], found[number][1].read(package)) for number in shares[package]]
+            mark = "+".join(mark for _, (mark, _) in read)
+            if len(read) == 1:
+                return mark, read[0][1][1]
+            return mark, self._merge_versions([(leaf, listing) for leaf, (_, listing) in read])
+
+        changed = [parts.changed_at for _, parts in found if parts.changed_at is not None]
+        return Parts(sorted(marks.items()), read, max(changed, default=None))
 
     def _listings(self, ref: ListingRef) -> list[tuple[_Leaf, Listing]]:
         """What every contributing member lists, in order; each is asked for what comes before the page's end."""
@@ -479,10 +478,6 @@ class VirtualSource(Source):
 
 def _gives(line: Mapping[str, object]) -> bool:
     return line["outcome"] in _GIVES
-
-
-def _joined(marks: Iterable[str]) -> str:
-    return "+".join(marks)
 
 
 def _place(entry: Entry) -> bytes:
