@@ -231,8 +231,8 @@ def json_loads(body: bytes) -> Any:
 
 
 def _json_charts(found: Any) -> Iterator[tuple[str, Sequence[object]]]:
-    entries = found.get("entries", {}) if isinstance(found, dict) else None
-    if not isinstance(found, dict) or not found.get("apiVersion") or not isinstance(entries or {}, dict):
+    entries = found.get("entries") if isinstance(found, dict) and found.get("apiVersion") else ()
+    if entries is not None and not isinstance(entries, dict):
         raise ContentInvalid("the document is no index of charts")
     for package, given in (entries or {}).items():
         if isinstance(given, list):
