@@ -1,8 +1,4 @@
-"""What a stored file is served as, and the headers that keep it from acting on this origin.
-
-Files are other people's: a page or drawing among them must not run with the reader's session. Everything is sandboxed
-and typed strictly; only types that no browser executes are shown in place, all others are saved.
-"""
+"""What a stored file is served as: only types that no browser executes are shown in place, all others are saved."""
 
 from __future__ import annotations
 
@@ -11,8 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from repoman.core.served import REVALIDATE, SANDBOXED, attachment
+
 from .checksums import repr_digest
-from .names import attachment
 
 UNKNOWN = "application/octet-stream"
 # What clients declare without meaning it (curl's --data-binary, form posts).
@@ -68,15 +65,6 @@ _SHOWN = frozenset(
     }
 )
 _SHOWN_FAMILIES = ("audio/", "video/")
-SAFE_CONTENT: tuple[tuple[str, str], ...] = (
-    ("X-Content-Type-Options", "nosniff"),
-    (
-        "Content-Security-Policy",
-        "sandbox; default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-)
-# Files are replaceable and what a caller may see depends on the caller: keep, but ask again, and share with nobody.
-REVALIDATE = ("Cache-Control", "private, no-cache")
 
 
 def declared_type(given: str | None) -> str:
@@ -116,7 +104,7 @@ def file_headers(
     declared them.
     """
     served = served_type(name, media_type)
-    headers = [("Content-Type", served), *SAFE_CONTENT, REVALIDATE]
+    headers = [("Content-Type", served), *SANDBOXED, REVALIDATE]
     if not is_shown(served):
         headers.append(("Content-Disposition", attachment(name)))
     if digest:

@@ -5,36 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from urllib.parse import quote, urlencode
 
-from repoman.core.errors import BadRequest
-from repoman.core.records import Entry, Listing
-from repoman.core.wire import Query
-
-from .names import link
-
-PAGE = 1_000
-PAGE_MOST = 10_000
-_COUNT = re.compile(r"[0-9]{1,9}\Z")
-# Links must work, so no sandbox; the text is escaped and nothing else may load or run.
-PAGE_POLICY = (
-    "Content-Security-Policy",
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line: `name` is relative to the folder; a folder's ends with `/`."""
-
-    name: str
-    entry: Entry
-
-    @property
-    def is_folder(self) -> bool:
-        return self.entry.kind == "folder"
+from repoman.core import folder_page
+from repoman.core.folder_page import Row
+from repoman.core.records import Listing
+from repoman.core.served import link
 
 
 def rows_of(folder: str, listing: Listing) -> list[Row]:
@@ -43,15 +18,6 @@ def rows_of(folder: str, listing: Listing) -> list[Row]:
         name = entry.name.removeprefix(folder).rstrip("/")
         rows.append(Row(f"{name}/" if entry.kind == "folder" else name, entry))
     return rows
-
-
-def page_size(query: Query) -> int:
-    given = query.get("limit")
-    if given is None:
-        return PAGE
-    if _COUNT.match(given) is None or int(given) == 0:
-        raise BadRequest(f"limit must be a whole number from 1 to {PAGE_MOST}")
-    return min(int(given), PAGE_MOST)
 
 
 def wants_json(accept: Sequence[str]) -> bool:
@@ -86,29 +52,8 @@ def as_json(folder: str, listing: Listing, address: str) -> bytes:
 
 
 def as_html(folder: str, listing: Listing, title: str, limit: int) -> bytes:
-    """A plain page with relative links; every name is escaped twice, for the address and for the page."""
-    lines = []
-    if folder:
-        lines.append('<tr><td><a href="../">../</a></td><td></td><td></td></tr>')
-    for row in rows_of(folder, listing):
-        size = "" if row.is_folder or row.entry.size is None else f"{row.entry.size:,}"
-        modified = f"{row.entry.modified:%Y-%m-%d %H:%M}" if row.entry.modified else ""
-        lines.append(
-            f'<tr><td><a href="{escape(link(row.name))}">{escape(row.name)}</a></td>'
-            f"<td>{modified}</td><td>{size}</td></tr>"
-        )
     after = _next(folder, listing)
-    more = ""
-    if after is not None:
-        query = urlencode({"limit": limit, "after": after}, quote_via=quote, safe="")
-        more = f'<p><a href="?{escape(query)}" rel="next">More</a></p>\n'
-    shown = escape(title)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{shown}</title>\n'
-        "<style>body{font-family:sans-serif;margin:2rem}td{padding:0 1.5rem .2rem 0}"
-        "td:nth-child(3){text-align:right}</style></head>\n"
-        f"<body><h1>{shown}</h1>\n<table>\n" + "\n".join(lines) + f"\n</table>\n{more}</body>\n</html>\n"
-    ).encode()
+    return folder_page.as_html(rows_of(folder, listing), title=title, has_parent=bool(folder), after=after, limit=limit)
 
 
 def _next(folder: str, listing: Listing) -> str | None:

@@ -20,22 +20,20 @@ from repoman.core.errors import (
     PreconditionFailed,
     RepomanError,
 )
+from repoman.core.folder_page import page_size
 from repoman.core.format import Repo
 from repoman.core.records import FileEntry, Listing, NewFile, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef
+from repoman.core.served import PAGE, REVALIDATE, SANDBOXED, link
 from repoman.core.wire import BodyPlan, Head, HotLookup, NoBody, Request, Response, StagedBody
 
 from . import checksums, conditions, listing
 from .conditions import Conditions
-from .content import REVALIDATE, declared_type, file_headers, served_type
-from .names import check_file, check_folder, file_ref, is_folder, link
+from .content import declared_type, file_headers, served_type
+from .names import check_file, check_folder, file_ref, is_folder
 
 JSON = ("Content-Type", "application/json")
-PLAIN: tuple[tuple[str, str], ...] = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-    REVALIDATE,
-)
+PLAIN = (*SANDBOXED, REVALIDATE)
 
 
 class ContentCodingUnsupported(RepomanError):
@@ -102,7 +100,7 @@ def _to_folder(request: Request, path: str) -> Response:
 
 
 def _folder(repo: Repo, request: Request, folder: str) -> Response:
-    limit = listing.page_size(request.query)
+    limit = page_size(request.query)
     after = request.query.get("after") or ""
     try:
         found = repo.listing(ListingRef("folder", folder, after=after, limit=limit))
@@ -110,7 +108,7 @@ def _folder(repo: Repo, request: Request, folder: str) -> Response:
         found = Listing(())
     if folder and not found.entries and not after:
         raise FileNotFound(f"there is no folder '{folder}' in this repository")
-    common = [("X-Content-Type-Options", "nosniff"), REVALIDATE, ("Vary", "Accept"), listing.PAGE_POLICY]
+    common = [*PAGE, REVALIDATE, ("Vary", "Accept")]
     if listing.wants_json(request.headers.all("accept")):
         address = f"{request.address}/{link(folder)}"
         return Response(200, [JSON, *common], listing.as_json(folder, found, address))

@@ -16,6 +16,7 @@ from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
 from repoman.core.records import Document, Facts, Frame, Listing
 from repoman.core.refs import ListingRef
+from repoman.core.served import SANDBOXED
 from repoman.core.wire import Response, Route
 
 from . import listing, names, package, views
@@ -94,7 +95,7 @@ class Helm(FormatHandler):
             found |= {"error": "unauthorized", "message": text}
         if error.detail:
             found["detail"] = dict(error.detail)
-        headers = [views.JSON, *views.SAFE, ("Cache-Control", "no-store")]
+        headers = [views.JSON, *SANDBOXED, ("Cache-Control", "no-store")]
         size = error.detail.get("size")
         if isinstance(error, errors.RangeInvalid) and isinstance(size, int):
             headers.append(("Content-Range", f"bytes */{size}"))

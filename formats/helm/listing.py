@@ -18,6 +18,7 @@ import orjson
 from repoman.core.errors import ContentInvalid, NameInvalid, PackageNotFound, VersionNotFound
 from repoman.core.records import Document, Entry, Frame, ListedFile, Listing
 from repoman.core.refs import ListingRef
+from repoman.core.served import link
 
 from . import names
 from .chartyaml import Reader
@@ -26,6 +27,7 @@ from .metadata import upstream_entry
 INDEX = "index"  # forms: the index, and ChartMuseum's answers
 CHARTS = "charts"
 CHART = "chart"
+WANTED = "wanted"  # a listing's argument: which version
 YAML_TYPE = "application/x-yaml"
 JSON_TYPE = "application/json"
 ENTRY = "entry"  # in an archive's metadata: its index entry, as JSON text
@@ -33,7 +35,6 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _HEX = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})\Z")
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9:]{8})(?:\.([0-9]{1,12}))?(Z|z|[-+][0-9]{2}:?[0-9]{2})?\Z")
 _URL_LENGTH = 2048
-_SAFE_IN_URL = "+~!$&'()*,;=:@-._"
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def render(ref: ListingRef, listing: Listing, form: str, address: str) -> Docume
 
 
 def _one(ref: ListingRef, listing: Listing) -> bytes:
-    version = next((value for name, value in ref.arguments if name == "version"), "")
+    version = ref.argument(WANTED)
     for entry in chosen(listing, version):
         file = archive_of(entry)
         if file is not None:
@@ -108,7 +109,7 @@ def archive_of(entry: Entry) -> ListedFile | None:
 
 def _entry_text(entry: Entry, file: ListedFile) -> bytes:
     kept = str(file.metadata[ENTRY]).encode()
-    more: dict[str, Any] = {"urls": [f"charts/{quote(file.path, safe=_SAFE_IN_URL)}"]}
+    more: dict[str, Any] = {"urls": [f"charts/{link(file.path)}"]}
     if file.published_at is not None:
         more["created"] = moment(file.published_at)
     if "sha256" in file.digests:

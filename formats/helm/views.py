@@ -27,21 +27,13 @@ from repoman.core.format import Repo
 from repoman.core.multipart import MultipartParser, is_form
 from repoman.core.records import Facts, FileEntry, NewFile, NewVersion, Publication, Rendered, Staged
 from repoman.core.refs import FileRef, ListingRef, VersionRef
+from repoman.core.served import REVALIDATE, SANDBOXED, attachment
 from repoman.core.wire import BodyPlan, Head, HotLookup, Parts, PartsBody, Request, Response, StagedBody
 
 from . import listing, names
 from .chartyaml import load
 from .package import CHART_BYTES, CONTENT, PROVENANCE_BYTES
 
-NOSNIFF = ("X-Content-Type-Options", "nosniff")
-SAFE: tuple[tuple[str, str], ...] = (
-    NOSNIFF,
-    (
-        "Content-Security-Policy",
-        "sandbox; default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-)
-FRESH = ("Cache-Control", "private, no-cache")
 JSON = ("Content-Type", listing.JSON_TYPE)
 CHART_TYPE = "application/gzip"
 PROVENANCE_TYPE = "application/pgp-signature"
@@ -54,13 +46,13 @@ class AlreadyThere(Conflict):
 
 
 def answer(value: object, status: int = 200) -> Response:
-    return Response(status, [JSON, *SAFE, ("Cache-Control", "no-store")], orjson.dumps(value))
+    return Response(status, [JSON, *SANDBOXED, ("Cache-Control", "no-store")], orjson.dumps(value))
 
 
 def _document(document: Rendered) -> Response:
     """To be asked for again each time, unless the document says otherwise itself."""
     is_told = any(name.lower() == "cache-control" for name, _ in document.headers)
-    return Response(200, [*SAFE, *(() if is_told else (FRESH,))], document)
+    return Response(200, [*SANDBOXED, *(() if is_told else (REVALIDATE,))], document)
 
 
 # --- the index -------------------------------------------------------------------------------------------------------
@@ -122,9 +114,9 @@ def file_headers(
     is_provenance = name.endswith(names.PROVENANCE)
     return [
         ("Content-Type", PROVENANCE_TYPE if is_provenance else CHART_TYPE),
-        ("Content-Disposition", "attachment"),
-        *SAFE,
-        FRESH,
+        ("Content-Disposition", attachment(name)),
+        *SANDBOXED,
+        REVALIDATE,
     ]
 
 
@@ -158,7 +150,7 @@ def chart(repo: Repo, request: Request, name: str) -> Response:
 
 
 def chart_version(repo: Repo, request: Request, name: str, version: str) -> Response:
-    ref = ListingRef("versions", name, arguments=(("version", version),))
+    ref = ListingRef("versions", name, arguments=((listing.WANTED, version),))
     return _document(repo.document(ref, listing.CHART, request.mount))
 
 
@@ -178,7 +170,7 @@ def values(repo: Repo, request: Request, name: str, version: str) -> Response:
     found = _content(repo, name, version)
     if "values.yaml" not in found:
         raise NotFound(f"the chart '{names.shown(name)}' has no values.yaml")
-    return Response(200, [("Content-Type", "application/yaml"), *SAFE, FRESH], found["values.yaml"])
+    return Response(200, [("Content-Type", "application/yaml"), *SANDBOXED, REVALIDATE], found["values.yaml"])
 
 
 def _content(repo: Repo, name: str, version: str) -> Mapping[str, bytes]:

@@ -14,6 +14,7 @@ from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, Version
 from repoman.core.format import Repo
 from repoman.core.records import Listing
 from repoman.core.refs import FileRef, ListingRef
+from repoman.core.served import FOR_EVER
 from repoman.core.wire import HotLookup, Request, Response
 
 from . import names
@@ -26,7 +27,6 @@ FRESH: tuple[tuple[str, str], ...] = (NOSNIFF, ("Cache-Control", "private, no-st
 REVALIDATE = ("Cache-Control", "private, no-cache, must-revalidate")
 # The edge adds Accept-Encoding. Not Authorization, though it would be true: npm writes what Vary names into its cache.
 VARY = ("Vary", "Accept")
-IMMUTABLE = ("Cache-Control", "private, max-age=31536000, immutable")
 TARBALL_TYPE = "application/octet-stream"
 PACKAGES_MOST = 1_000
 KEYS = ListingRef("keys")
@@ -110,7 +110,7 @@ def tarball_headers(
     *, name: str, media_type: str, digest: str, captured: Any, metadata: Any = None
 ) -> list[tuple[str, str]]:
     """5.8. The type never depends on Accept: some clients send that of metadata (15.27)."""
-    return [NOSNIFF, IMMUTABLE, ("Content-Type", TARBALL_TYPE)]
+    return [NOSNIFF, FOR_EVER, ("Content-Type", TARBALL_TYPE)]
 
 
 def tarball(repo: Repo, request: Request, name: str, again: str | None, file: str) -> Response:

@@ -25,6 +25,7 @@ from repoman.core.errors import (
 from repoman.core.format import Repo, Site
 from repoman.core.records import Listing, NewVersion, Publication, Staged, UploadState, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
+from repoman.core.served import FOR_EVER, REVALIDATE
 from repoman.core.wire import (
     BodyPlan,
     Document,
@@ -50,8 +51,6 @@ COMMON: tuple[tuple[str, str], ...] = (
 )
 FRESH: tuple[tuple[str, str], ...] = (*COMMON, ("Cache-Control", "private, no-store"))
 # A tag moves, a digest never does; what a caller may see depends on the caller, so no shared cache keeps either.
-CACHE_TAG = ("Cache-Control", "private, no-cache")
-CACHE_DIGEST = ("Cache-Control", "private, max-age=31536000, immutable")
 JSON = ("Content-Type", "application/json")
 BLOB_TYPE = "application/octet-stream"
 MOST_TAGS = 100
@@ -99,7 +98,7 @@ def manifest_headers(
 ) -> list[tuple[str, str]]:
     """The headers of a manifest; `name` is the version's name: the digest by which the manifest was pushed."""
     by_digest = looks_like_digest(captured["reference"])
-    return [*COMMON, CACHE_DIGEST if by_digest else CACHE_TAG, ("Docker-Content-Digest", name)]
+    return [*COMMON, FOR_EVER if by_digest else REVALIDATE, ("Docker-Content-Digest", name)]
 
 
 def manifest_ref(image: str, reference: str) -> TagRef | VersionRef:
@@ -242,7 +241,7 @@ def hot_blob(image: str, digest: str) -> HotLookup:
 def blob_headers(
     *, name: str, media_type: str, digest: str, captured: Any, metadata: Any = None
 ) -> list[tuple[str, str]]:
-    return [*COMMON, CACHE_DIGEST, ("Docker-Content-Digest", name)]
+    return [*COMMON, FOR_EVER, ("Docker-Content-Digest", name)]
 
 
 def get_blob(repo: Repo, request: Request, image: str, digest: str) -> Response:

@@ -10,15 +10,16 @@ from repoman.core.actor import Action
 from repoman.core.errors import NotFound, RepomanError, message_of
 from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
+from repoman.core.problem import reason_phrase
 from repoman.core.records import Document, Facts, Listing
 from repoman.core.refs import ListingRef
+from repoman.core.served import SANDBOXED
 from repoman.core.wire import Response, Route, SiteRoute
 
 from . import listing as pages
 from . import names, package, views
 
 ROOT_BYTES = 512 * 1024 * 1024  # an index of all projects of the public index has tens of megabytes
-REASON_LENGTH = 400
 _ACCEPT = f"{pages.SIMPLE_JSON}, {pages.SIMPLE_HTML};q=0.2, {pages.TEXT_HTML};q=0.1"
 _PROJECT = r"(?P<project>[^/]+)"
 _READ = ("GET", "HEAD")
@@ -109,11 +110,11 @@ class Pypi(FormatHandler):
         fails on 409, and `--skip-existing` knows the words `File already exists` (see README.md)."""
         status = 400 if isinstance(error, errors.Conflict) else error.status
         message = message_of(error).strip().rstrip(".")
-        headers = [("Content-Type", views.PLAIN_TEXT), *views.SAFE, ("Cache-Control", "no-store")]
+        headers = [("Content-Type", views.PLAIN_TEXT), *SANDBOXED, ("Cache-Control", "no-store")]
         size = error.detail.get("size")
         if isinstance(error, errors.RangeInvalid) and isinstance(size, int):
             headers.append(("Content-Range", f"bytes */{size}"))
-        return Response(status, headers, f"{message}\n".encode("utf-8", "replace"), reason=_reason(message))
+        return Response(status, headers, f"{message}\n".encode("utf-8", "replace"), reason=reason_phrase(message))
 
     def normalize(self, name: str) -> str:
         return names.normalize(name)
@@ -140,10 +141,3 @@ class Pypi(FormatHandler):
         if isinstance(ref, ListingRef) and ref.kind == "packages":
             return UpstreamRequest(path="", accept=_ACCEPT, is_document=True, limit=ROOT_BYTES)
         raise NotFound("the upstream's index does not list that")
-
-
-def _reason(message: str) -> str:
-    """One line of latin-1 (RFC 9112 §4)."""
-    line = " ".join(message.split())
-    kept = "".join(character if character.isprintable() else "?" for character in line)
-    return kept.encode("latin-1", "replace").decode("latin-1")[:REASON_LENGTH]

@@ -26,6 +26,7 @@ from repoman.core.format import Repo, Site
 from repoman.core.multipart import MultipartParser
 from repoman.core.records import Facts, NewFile, NewVersion, Publication, Rendered, Staged
 from repoman.core.refs import FileRef, ListingRef
+from repoman.core.served import FOR_EVER, REVALIDATE, SANDBOXED
 from repoman.core.wire import BodyPlan, Head, HotLookup, Parts, PartsBody, Request, Response
 
 from . import listing, negotiation, upload
@@ -41,19 +42,10 @@ from .names import (
     shown,
 )
 
-SAFE: tuple[tuple[str, str], ...] = (
-    ("X-Content-Type-Options", "nosniff"),
-    (
-        "Content-Security-Policy",
-        "sandbox; default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-)
 PAGE_POLICY: tuple[tuple[str, str], ...] = (
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
 )
-FRESH = ("Cache-Control", "private, no-cache")
-FOR_EVER = ("Cache-Control", "private, max-age=31536000, immutable")
 BINARY = "application/octet-stream"
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
@@ -125,12 +117,12 @@ def _document(repo: Repo, request: Request, ref: ListingRef) -> Response:
 
 def _freshness(document: Rendered) -> list[tuple[str, str]]:
     """To be asked for again each time, unless the document says otherwise itself."""
-    return [] if any(name.lower() == "cache-control" for name, _ in document.headers) else [FRESH]
+    return [] if any(name.lower() == "cache-control" for name, _ in document.headers) else [REVALIDATE]
 
 
 def _moved(request: Request, path: str) -> Response:
     """To the address itself, below the same prefix. It says nothing about what is there."""
-    return Response(301, [("Location", f"{request.mount}/{path}{request.query.suffix}"), FRESH, *PAGE_POLICY])
+    return Response(301, [("Location", f"{request.mount}/{path}{request.query.suffix}"), REVALIDATE, *PAGE_POLICY])
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -163,7 +155,7 @@ def file_headers(
         served = PROVENANCE_TYPE
     else:
         served = PLAIN_TEXT if name.endswith(METADATA_SUFFIX) else BINARY
-    return [("Content-Type", served), *SAFE, FOR_EVER]
+    return [("Content-Type", served), *SANDBOXED, FOR_EVER]
 
 
 def provenance_ref(project: str, version: str, filename: str) -> FileRef | None:
@@ -177,7 +169,7 @@ def provenance(repo: Repo, request: Request, project: str, version: str, filenam
     if found is None or found.version != parse_version(version):
         raise NotFound(f"'{name}' {shown(version)} has no file '{shown(filename)}'")
     entry = repo.open(FileRef(name, filename + PROVENANCE_SUFFIX))
-    return Response(200, [("Content-Type", PROVENANCE_TYPE), *SAFE, FRESH], entry.blob)
+    return Response(200, [("Content-Type", PROVENANCE_TYPE), *SANDBOXED, REVALIDATE], entry.blob)
 
 
 # --- what people get wrong -------------------------------------------------------------------------------------------
@@ -245,7 +237,7 @@ def put(repo: Repo, request: Request) -> Response:
         _discard(repo, parts)
         raise
     _discard(repo, parts, but=form.staged)
-    return Response(200, [("Content-Type", PLAIN_TEXT), *SAFE], b"OK\n")
+    return Response(200, [("Content-Type", PLAIN_TEXT), *SANDBOXED], b"OK\n")
 
 
 def _publication(repo: Repo, form: upload.Upload) -> Publication:

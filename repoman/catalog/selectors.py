@@ -333,19 +333,91 @@ def last_change(repository_id: int) -> datetime.datetime | None:
     return row[0] if row is not None else None
 
 
-def packages(repository_id: int, *, q: str = "", after: str = "", limit: int | None = None) -> Listing:
-    """Names that hold something, in byte order; `q` is a substring, taken literally."""
+_release_rows = Prepared(
+    lambda package_id: (
+        Version.objects.filter(package_id=package_id, removed_revision=None, gate_state=Content.Gate.OPEN)
+        .order_by("added_revision", "name")
+        .values_list("name", "first_seen_at", "upstream_published_at")
+    )
+)
+
+
+def releases(repository_id: int, package: str) -> Listing | None:
+    """All live versions of the package by their names, for documents that say no more of them; None where it has none."""
+    owner = _package_state.first(repository_id, package)
+    rows = _release_rows.all(owner.pk) if owner is not None else []
+    if owner is None or not rows:
+        return None
+    entries = tuple(Entry(name, kind="version", modified=published or seen) for name, seen, published in rows)
+    return Listing(entries, revision=owner.revision, metadata=owner.metadata, changed_at=owner.changed_at)
+
+
+def version_files(repository_id: int, package: str, version: str) -> Listing | None:
+    """One live version with its files; None where it is not there."""
+    row = _live_version.first(repository_id, package, version)
+    if row is None:
+        return None
+    rows = (
+        VersionArtifact.objects.filter(version=row, artifact__removed_revision=None)
+        .filter(artifact__gate_state=Content.Gate.OPEN, artifact__blob__state=Blob.State.PRESENT)
+        .order_by("artifact__path")
+        .values_list(
+            "artifact__path",
+            "artifact__first_seen_at",
+            "artifact__upstream_published_at",
+            "artifact__blob__digest",
+            "artifact__blob__size",
+        )
+    )
+    files = tuple(
+        ListedFile(path, size=size, digests={"sha256": digest}, published_at=published or seen)
+        for path, seen, published, digest, size in rows
+    )
+    entry = Entry(row.name, kind="version", modified=row.first_seen_at, metadata=row.metadata, files=files)
+    return Listing((entry,), revision=row.package.revision, changed_at=row.package.changed_at)
+
+
+def files(repository_id: int, package: str, *, under: str, after: str = "", limit: int | None = None) -> Listing:
+    """Live files of the package whose paths begin with `under`, in byte order."""
+    rows = Artifact.objects.filter(
+        package__repository_id=repository_id, package__name=package, removed_revision=None, gate_state=Content.Gate.OPEN
+    )
+    if under:
+        rows = rows.filter(path__gte=under, path__lt=after_prefix(under))
+    if after:
+        rows = rows.filter(path__gt=after)
+    count = PAGE if limit is None else limit
+    found = list(rows.order_by("path").values_list("path", "blob__size", "blob__digest", "first_seen_at")[: count + 1])
+    entries = tuple(Entry(path, size=size, digest=digest, modified=seen) for path, size, digest, seen in found[:count])
+    return Listing(entries, more=len(found) > count)
+
+
+def after_prefix(prefix: str) -> str:
+    """The first text in byte order that no text with this prefix (which ends with an ASCII character) comes after."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
+def packages(repository_id: int, *, q: str = "", under: str = "", after: str = "", limit: int | None = None) -> Listing:
+    """Names that hold something, in byte order; `q` is a substring, taken literally. `under`: names that begin so, with
+    what is kept of each package."""
     rows = live_packages([repository_id]).order_by("name")
     if q:
         rows = rows.filter(name__icontains=q)
+    if under:
+        rows = rows.filter(name__gte=under, name__lt=after_prefix(under))
     if after:
         rows = rows.filter(name__gt=after)
-    names = rows.values_list("name", "display_name", "changed_at")
+    names = rows.values_list("name", "display_name", "changed_at", *(["metadata"] if under else []))
     found = list(names if limit is None else names[: limit + 1])
     shown = found if limit is None else found[:limit]
     entries = tuple(
-        Entry(name, kind="package", modified=changed, metadata={"display_name": display} if display else {})
-        for name, display, changed in shown
+        Entry(
+            name,
+            kind="package",
+            modified=changed,
+            metadata={**({"display_name": display} if display else {}), **(metadata[0] if metadata else {})},
+        )
+        for name, display, changed, *metadata in shown
     )
     return Listing(entries, more=len(found) > len(shown))
 

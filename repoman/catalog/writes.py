@@ -21,7 +21,7 @@ from repoman.core.errors import RepositoryNotFound, Unavailable
 from repoman.core.records import Staged
 from repoman.db.prepared import Prepared, PreparedInsert
 
-from .models import Artifact, Burned, Package, Repository, Tag, Version
+from .models import Artifact, Burned, Package, Repository, Tag, Version, VersionArtifact
 
 _package = Prepared(lambda repository_id, name: Package.objects.filter(repository_id=repository_id, name=name))
 insert_artifact = PreparedInsert(Artifact)
@@ -234,6 +234,12 @@ def link_parts(version: Version, parts: Sequence[Artifact], revision: int) -> No
     new = [part.pk for part in parts if part.added_revision is None]
     if new:
         Artifact.objects.filter(pk__in=new, added_revision=None).update(added_revision=revision)
+
+
+def links_of(artifacts: Iterable[int]) -> QuerySet[VersionArtifact]:
+    """The links of live versions to these files, for who takes the files away and the versions not: a live version names
+    live files only."""
+    return VersionArtifact.objects.filter(artifact__in=list(artifacts), version__removed_revision=None)
 
 
 def add_tag(version: Version, name: str, revision: int, moved_by: int | None) -> Tag:

@@ -48,6 +48,17 @@ class Digest:
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
 
+_HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{32,128}(?![0-9A-Za-z])")
+_HEX_DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, **HEX_LENGTH}
+
+
+def find_hex(text: str, algorithm: str) -> str:
+    """The digest in a small file that says one, in lower case: bare, with the file's name before or after it, or as
+    `SHA1 (name) = …`; "" where there is none, or more than one."""
+    found = {match.lower() for match in _HEX.findall(text[:4096]) if len(match) == _HEX_DIGITS[algorithm]}
+    return found.pop() if len(found) == 1 else ""
+
+
 def looks_like_digest(reference: str) -> bool:
     """A reference with a colon is a digest, else a tag (OCI distribution-spec, Pulling manifests)."""
     return ":" in reference

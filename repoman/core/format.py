@@ -22,6 +22,8 @@ from .records import (
     Facts,
     FileEntry,
     Frame,
+    Gather,
+    Gathered,
     Listing,
     NewVersion,
     PackageState,
@@ -84,6 +86,10 @@ class Repo(Protocol):
     @property
     def takes_writes(self) -> bool:
         """Whether anything can be published here by anybody: a local repository, or a virtual one with a target."""
+        ...
+
+    def held(self, ref: ListingRef) -> Listing:
+        """The listing of a local repository (a virtual one's deploy target), for who may change it. Raises as `listing`."""
         ...
 
     def package(self, name: str) -> PackageState:
@@ -168,9 +174,15 @@ class Repo(Protocol):
         gone are passed over. `if_revision`: Conflict unless the package's revision still is that."""
         ...
 
-    def inspect(self, path: str, staged: Staged) -> Facts:
+    def inspect(self, path: str, staged: Staged, *, is_kept: bool = False) -> Facts:
         """What the staged bytes claim, found out by the handler's `inspect` in a process of its own, with limits on time
-        and memory. Raises ContentInvalid; the staged bytes are discarded then."""
+        and memory. Raises ContentInvalid; the staged bytes are discarded then, unless `is_kept`."""
+        ...
+
+    def digest(self, ref: FileRef, algorithm: str, *, of_target: bool = False) -> str:
+        """A digest of a live file, in hex: computed from the stored bytes and remembered; of what a remote repository does
+        not hold yet, as the upstream says it. `of_target`: of the file that a write would meet, for who may write. Raises
+        as `open`."""
         ...
 
     def discard(self, staged: Staged) -> None:
@@ -238,12 +250,13 @@ class FormatHandler(ABC):
     - `version_by_digest`: a version is a document, named by its digest (OCI).
     - `files_are_packages`: every file is a package of its own (generic).
     - `versions_own_files`: a file belongs to one version and goes with it; the last file takes its version along.
+    - `comes_in_parts`: clients publish a version's files one by one; they can be read before `complete` shows the version.
     - `burns`: what never comes back under its name once it was removed: "version", "file", or nothing.
     - `is_listed`: an upstream says in a listing ("versions" of a package) which files there are, with their addresses
       and digests; otherwise files are asked for directly.
     - `is_indexed`: the listing "packages" is one document with all that the repository holds, made of a part for each
       package; an upstream says in its own which versions there are, and is asked for nothing else.
-    - `files_change`: what an upstream has under a path may be another file tomorrow (generic).
+    - `digests`: hashed besides sha256 for every file that comes from an upstream, and kept in its metadata.
     - `annotations`: what `Repo.annotate` may change.
     - `names_differ_by_case`: False refuses a new package whose name another one has but for case.
     - `virtual_by_name`: in a virtual repository, a name held locally hides what remotes have under it.
@@ -257,10 +270,11 @@ class FormatHandler(ABC):
     version_by_digest: ClassVar[bool] = False
     files_are_packages: ClassVar[bool] = False
     versions_own_files: ClassVar[bool] = False
+    comes_in_parts: ClassVar[bool] = False
     burns: ClassVar[str] = ""
     is_listed: ClassVar[bool] = False
     is_indexed: ClassVar[bool] = False
-    files_change: ClassVar[bool] = False
+    digests: ClassVar[tuple[str, ...]] = ()
     annotations: ClassVar[frozenset[str]] = frozenset()
     names_differ_by_case: ClassVar[bool] = True
     virtual_by_name: ClassVar[bool] = True
@@ -313,7 +327,30 @@ class FormatHandler(ABC):
         file says, writes nothing, runs nothing. Raises ContentInvalid."""
         raise ContentInvalid(f"{self.name} has no packages that could be inspected")
 
+    # files that are published one by one
+
+    def complete(
+        self, package: str, gather: Gather, files: Mapping[str, Mapping[str, object]], options: Any
+    ) -> Gathered:
+        """What the live files below `gather.under` (path → metadata) make of the version. Called inside the transaction,
+        after which nobody can have missed another's file; pure and quick. Raises ContentInvalid where they contradict each
+        other: then nothing of the publication is kept."""
+        return Gathered()
+
+    def version_of(self, ref: FileRef) -> str:
+        """The version that a file belongs to by its path; "" where paths do not say that."""
+        return ""
+
     # upstreams
+
+    def file_changes(self, ref: FileRef) -> bool:
+        """Whether what an upstream has under this path may be another file tomorrow."""
+        return False
+
+    def digest_file(self, ref: FileRef, algorithm: str = "") -> tuple[str, FileRef] | None:
+        """Where an upstream says the digest of that file: (algorithm, a small file that holds it in hex). With
+        `algorithm`, that one's. None where the format has no such files."""
+        return None
 
     def upstream_base(self, url: str) -> str:
         """What `UpstreamRequest.path` is relative to, made of the remote's `url`."""
@@ -332,6 +369,10 @@ class FormatHandler(ABC):
         """An upstream's document about all packages as each package's listing of versions; `url` is the address that the
         remote was given. Raises ContentInvalid as `parse_listing`, also after some were given."""
         raise ContentInvalid(f"{self.name} has no document about all packages")
+
+    def merge_metadata(self, found: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
+        """What a virtual repository says of a package beyond its versions, of what its members say, in their order."""
+        return found[0]
 
     def told_version(self, headers: Mapping[str, str]) -> str:
         """What an upstream's headers alone (names in lower case) say that a tag is: a version's name, "" for nothing."""
@@ -356,6 +397,10 @@ class FormatHandler(ABC):
             default = known[key].default
             if isinstance(default, bool) and not isinstance(value, bool):
                 raise BadRequest(f"option '{key}' must be true or false")
+            if type(default) is int and (type(value) is not int or not 0 <= value < 2**31):
+                raise BadRequest(f"option '{key}' must be a whole number, at least 0")
+            if isinstance(default, str) and not isinstance(value, str):
+                raise BadRequest(f"option '{key}' must be a text")
             if isinstance(default, tuple):
                 if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
                     raise BadRequest(f"option '{key}' must be a list of strings")

@@ -197,6 +197,8 @@ class NewFile:
     """A file to be made visible: freshly staged bytes under `path` in the package.
 
     `held_by_version`: kept only while a version names it (an OCI layer), instead of standing by itself (a raw file).
+    `is_moving`: the format has paths whose content changes (a Maven snapshot under its plain name): who may publish may
+    replace this one, whatever `may_replace` says.
     `about`: path → sha256 hex of other files of the package that this one speaks of. One that is there with other bytes:
     ContentInvalid.
     """
@@ -205,6 +207,7 @@ class NewFile:
     staged: Staged
     media_type: str = ""
     held_by_version: bool = False
+    is_moving: bool = False
     metadata: Mapping[str, object] = field(default_factory=dict)
     published_at: datetime.datetime | None = None  # at the upstream
     about: Mapping[str, str] = field(default_factory=dict)
@@ -232,6 +235,25 @@ class NewVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Gather:
+    """Files that are published one by one and are parts of `version`: those of the package whose path begins with `under`
+    (not empty, ends with an ASCII character). `is_whole`: the publisher has said that these are all."""
+
+    version: str
+    under: str
+    is_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What becomes of gathered files: the version as it can be shown by now, if it can, and the paths that are outdated by
+    it and leave with the same revision."""
+
+    version: NewVersion | None = None
+    outdated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """What publish is asked to make visible, in one transaction and under one revision.
 
@@ -240,10 +262,11 @@ class Publication:
     transaction. `require_parts`: names missing from `files`, `versions`, `either` are an error (ContentMissing).
     `default_tags` are set only where the package does not have such a tag yet. `package_metadata`, where given, is
     merged into the package's own. `display_name`: how the publisher writes the name, kept from the first time.
-    `origin`: the upstream's address, for what a remote repository took over. `companions`: paths whose files, where they
-    are there, may speak of a file published here (`NewFile.about`): those that speak of other bytes go with what is
-    replaced, and are a Conflict otherwise. `rivals`: files of other packages that have the same address for clients: a
-    Conflict where one of them is there.
+    `origin`: the upstream's address, for what a remote repository took over. `gather`: versions that may be complete with
+    this, judged by the handler's `complete` inside the transaction. `companions`: paths whose files, where they are there,
+    may speak of a file published here (`NewFile.about`): those that speak of other bytes go with what is replaced, and are
+    a Conflict otherwise. `rivals`: files of other packages that have the same address for clients: a Conflict where one of
+    them is there.
     """
 
     package: str
@@ -260,6 +283,7 @@ class Publication:
     origin: str = ""
     companions: tuple[str, ...] = ()
     rivals: tuple[FileRef, ...] = ()
+    gather: tuple[Gather, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,12 @@ class TagRef:
 class ListingRef:
     """A computed document. `kind` is the format's own word ("tags", "referrers", "folder"), `package` what it is about.
 
-    `after` and `limit` page through it in byte order; `arguments` are the format's own filters.
+    `after` and `limit` page through it in byte order; `arguments` are the format's own filters, of which "subject" and
+    "version" say what it is about.
+
+    Kinds that every repository has of what was published in it: "versions" (of a package, with their files), "releases"
+    (the same by name alone), "version" (one of them), "files" (of a package, `under` a prefix), "packages" (with `q` in
+    their names, or `under` a prefix), "tags", "referrers", "folder".
     """
 
     kind: str
@@ -41,3 +46,7 @@ class ListingRef:
     after: str = ""
     limit: int | None = None
     arguments: tuple[tuple[str, str], ...] = field(default=())
+
+    def argument(self, name: str) -> str:
+        """The first value of that name; "" where there is none."""
+        return next((value for key, value in self.arguments if key == name), "")

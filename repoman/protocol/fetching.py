@@ -115,7 +115,7 @@ class Fetches:
         flights = self.flights
         wait, waited = FIRST_LOOK_SECONDS, 0.0
         try:
-            prepared = await pools().decisions.run(lambda: fetches.prepare(plan, is_alone=self._is_alone))
+            prepared = await pools().decisions.run(lambda: fetches.prepare(plan, is_alone=self._claims_nothing(plan)))
             if prepared.is_ours:
                 return await self._fly(flights, plan, prepared)
             if prepared.is_outdated:
@@ -160,24 +160,28 @@ class Fetches:
             adopt=adopt,
             limit_error=prepared.too_large if is_bounded_by_quota else None,
         )
-        if not self._is_alone:
+        if not self._claims_nothing(plan):
             renewal = asyncio.create_task(self._renew(flight))
             self._renewals.add(renewal)
             renewal.add_done_callback(self._renewals.discard)
         return flight
+
+    def _claims_nothing(self, plan: Plan) -> bool:
+        """Whether other processes need not know of the fetch: there are none, or it keeps nothing that they could find."""
+        return self._is_alone or plan.kind == "digest"
 
     async def _finished(self, plan: Plan, outcome: Outcome, seconds: float) -> None:
         """Adopted, also where the pool is full at the moment: the bytes are here, and the claim must be given back."""
         for _ in range(100):
             try:
                 finishing = pools().decisions.run(
-                    lambda: fetches.finish(plan, outcome, is_alone=self._is_alone, seconds=seconds)
+                    lambda: fetches.finish(plan, outcome, is_alone=self._claims_nothing(plan), seconds=seconds)
                 )
             except Unavailable:
                 await asyncio.sleep(0.1)
                 continue
             return await finishing
-        fetches.finish(plan, outcome, is_alone=self._is_alone, seconds=seconds)
+        fetches.finish(plan, outcome, is_alone=self._claims_nothing(plan), seconds=seconds)
 
     def _count(self, outcome: Outcome, size: int) -> None:
         if self._metrics is not None:

@@ -411,7 +411,7 @@ def _keep_version(repository: Repository, plan: Plan, outcome: Outcome, *, tags:
 def _keep_file(repository: Repository, limits: Limits, plan: Plan, outcome: Outcome) -> None:
     assert isinstance(plan.ref, FileRef)
     handler = handler_for(repository.format)
-    if handler.files_change:
+    if handler.file_changes(plan.ref):
         if not outcome.is_not_modified:
             _publish_file(repository, plan, outcome, None, "")
         _save(repository, limits, plan, outcome)
@@ -437,6 +437,8 @@ def _publish_file(
     handler = handler_for(repository.format)
     media_type = outcome.headers.get("content-type", "").partition(";")[0].strip()[:255]
     metadata: dict[str, object] = dict(listed.metadata) if listed is not None else {}
+    metadata |= {name: value for name, value in staged.others.items() if name in handler.digests}
+    version = version or handler.version_of(plan.ref)
     published_at = listed.published_at if listed is not None else None
     publish(
         repository,
@@ -454,7 +456,7 @@ def _publish_file(
                 ),
             ),
             version=NewVersion(version, files=(plan.ref.path,), published_at=published_at) if version else None,
-            may_replace=handler.files_change,
+            may_replace=handler.file_changes(plan.ref),
             origin=outcome.url or plan.url,
         ),
     )

@@ -16,7 +16,7 @@ from repoman.catalog import selectors
 from repoman.catalog.models import Artifact, Repository
 from repoman.core.actor import Action, Actor
 from repoman.core.digest import Digest
-from repoman.core.errors import Forbidden, MethodNotAllowed, NotFound, PackageNotFound, RepomanError
+from repoman.core.errors import ContentInvalid, Forbidden, MethodNotAllowed, NotFound, PackageNotFound, RepomanError
 from repoman.core.fetch import Outcome
 from repoman.core.format import FormatHandler, handler_for
 from repoman.core.records import (
@@ -251,12 +251,22 @@ class RepositoryHandle:
         if staged.is_fresh and not selectors.is_named(staged.storage_key):
             store.discard([staged.storage_key])
 
-    def inspect(self, path: str, staged: Staged) -> Facts:
+    def inspect(self, path: str, staged: Staged, *, is_kept: bool = False) -> Facts:
         try:
             return workshop.inspect(self.repository.format, path, staged)
-        except BaseException:
-            self.discard(staged)
+        except BaseException as error:
+            if not (is_kept and isinstance(error, ContentInvalid)):
+                self.discard(staged)
             raise
+
+    def digest(self, ref: FileRef, algorithm: str, *, of_target: bool = False) -> str:
+        if of_target:
+            return LocalSource(self._check_write(Action.PUBLISH, ref.package)).digest(ref, algorithm)
+        self.check(Action.READ, ref.package)
+        return self.source.digest(ref, algorithm)
+
+    def held(self, ref: ListingRef) -> Listing:
+        return LocalSource(self._check_write(Action.PUBLISH, ref.package)).listing(ref)
 
     def publish(self, publication: Publication) -> Published:
         target = self._check_write(Action.PUBLISH, publication.package)

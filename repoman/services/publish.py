@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from repoman.blobs import store
 from repoman.blobs.models import Blob
 from repoman.catalog import selectors, writes
-from repoman.catalog.models import Artifact, Burned, Package, Repository, Tag, Version, VersionArtifact
+from repoman.catalog.models import Artifact, Burned, Content, Package, Repository, Tag, Version, VersionArtifact
 from repoman.core import clock
 from repoman.core.actor import Action, Actor
 from repoman.core.errors import (
@@ -26,7 +26,7 @@ from repoman.core.errors import (
     VersionNotFound,
 )
 from repoman.core.format import FormatHandler, handler_for
-from repoman.core.records import NewFile, NewVersion, Publication, Published, Staged
+from repoman.core.records import Gather, NewFile, NewVersion, Publication, Published, Staged
 from repoman.core.refs import TagRef
 from repoman.db.prepared import Prepared
 from repoman.events.record import record
@@ -125,6 +125,8 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         for tag in dict.fromkeys(wanted):
             assert version is not None, "a tag needs a version to point to"
             _move_tag(change, package, tag, version)
+        for gather in publication.gather:
+            _gather(change, publication, package, gather, blobs)
         if publication.package_metadata is not None:
             _describe_package(change, package, publication.package_metadata)
         change.finish(package)
@@ -184,12 +186,12 @@ def _put_file(
     if live is not None and live.blob_id == blob.pk:
         writes.touch([live])
         return
-    if live is not None:
+    if live is not None and not new.is_moving:
         if not publication.may_replace:
             raise Conflict(f"'{new.path}' is already published with other content", digest=f"sha256:{held}")
         if Action.DELETE not in actions:
             raise Forbidden(f"replacing '{new.path}' with other content needs the maintainer role")
-    elif change.handler.files_are_packages:
+    elif live is None and change.handler.files_are_packages:
         clash = selectors.path_clash(change.repository.pk, new.path)
         if clash is not None:
             raise Conflict(f"'{new.path}' cannot be both a file and a folder: '{clash}' is there")
@@ -199,7 +201,7 @@ def _put_file(
     if live is not None:
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
         change.replaced = True
-    writes.insert_artifact(
+    artifact = writes.insert_artifact(
         package=package,
         path=new.path,
         blob=blob,
@@ -213,6 +215,8 @@ def _put_file(
         touched_at=change.moment,
         added_revision=revision,
     )
+    if live is not None and change.handler.versions_own_files:
+        writes.links_of([live.pk]).update(artifact=artifact)
     change.created = change.created or live is None
     record(
         "file:replace" if live else "file:publish",
@@ -262,6 +266,7 @@ def _judge_companions(change: _Change, actions: frozenset[Action], publication: 
         if Action.DELETE not in actions:
             raise Forbidden(f"replacing what '{path}' speaks of needs the maintainer role")
         revision = change.stamp()
+        writes.links_of([live.pk]).delete()
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
         record(
             "file:delete",
@@ -318,9 +323,38 @@ def _put_version(
     return version
 
 
+def _gather(
+    change: _Change, publication: Publication, package: Package, gather: Gather, blobs: dict[str, Blob]
+) -> None:
+    """Show of a version what is complete by now. With the repository locked, whoever publishes another part of it has either
+    committed, and is seen here, or comes after this and sees all of it."""
+    end = selectors.after_prefix(gather.under)
+    rows = Artifact.objects.filter(package=package, path__gte=gather.under, path__lt=end, removed_revision=None)
+    files = dict(rows.filter(gate_state=Content.Gate.OPEN).values_list("path", "metadata"))
+    options = change.handler.parse_options(change.repository.options)
+    found = change.handler.complete(package.name, gather, files, options)
+    if found.version is not None:
+        _put_version(change, publication, package, found.version, blobs)
+    if not found.outdated:
+        return
+    outdated = dict(rows.filter(path__in=found.outdated).values_list("path", "pk"))
+    writes.links_of(outdated.values()).delete()
+    for path, key in outdated.items():
+        revision = change.stamp()
+        writes.close(Artifact.objects.filter(pk=key), revision, change.moment)
+        record(
+            "file:expire",
+            actor=change.actor,
+            repository=change.repository,
+            revision=revision,
+            subject=f"{package.name}/{path}",
+        )
+
+
 def _extend(change: _Change, version: Version, parts: list[Artifact]) -> None:
     """A version that owns its files takes those of this publication besides those it has."""
-    known = set(VersionArtifact.objects.filter(version=version).values_list("artifact_id", flat=True))
+    links = VersionArtifact.objects.filter(version=version, artifact__in=[part.pk for part in parts])
+    known = set(links.values_list("artifact_id", flat=True))
     new = [part for part in parts if part.pk not in known]
     if new:
         writes.link_parts(version, new, change.stamp())

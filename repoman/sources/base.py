@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from repoman.blobs import store
 from repoman.core.actor import Actor
 from repoman.core.fetch import Outcome
 from repoman.core.records import FileEntry, Freshness, Listing, VersionEntry
@@ -49,10 +50,22 @@ class Parts:
     changed_at: datetime.datetime | None
 
 
+def digest_of(entry: FileEntry, algorithm: str) -> str:
+    """A digest of stored bytes, in hex: what is known of the file, else what is known of its bytes or computed now."""
+    if algorithm == entry.blob.digest.algorithm:
+        return entry.blob.digest.hex
+    known = entry.metadata.get(algorithm)
+    return known if isinstance(known, str) else store.other_digest(entry.blob, algorithm)
+
+
 class Source(ABC):
     @abstractmethod
     def open(self, ref: FileRef) -> FileEntry:
         """Raises FileNotFound or PackageNotFound, NeedFetch, and what upstreams fail with."""
+
+    @abstractmethod
+    def digest(self, ref: FileRef, algorithm: str) -> str:
+        """A digest of the file in hex. Raises as `open`."""
 
     @abstractmethod
     def resolve(self, ref: TagRef | VersionRef) -> VersionEntry:

@@ -8,7 +8,7 @@ from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, Version
 from repoman.core.records import FileEntry, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
-from .base import Parts, Source
+from .base import Parts, Source, digest_of
 
 
 class LocalSource(Source):
@@ -20,6 +20,9 @@ class LocalSource(Source):
         if row is None:
             raise FileNotFound(f"{self._repository.key} has no file '{ref.path}'")
         return selectors.file_entry(row)
+
+    def digest(self, ref: FileRef, algorithm: str) -> str:
+        return digest_of(self.open(ref), algorithm)
 
     def resolve(self, ref: TagRef | VersionRef) -> VersionEntry:
         if isinstance(ref, TagRef):
@@ -41,9 +44,29 @@ class LocalSource(Source):
                 if found is None:
                     raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
                 return found
+            case "releases":
+                found = selectors.releases(self._repository.pk, ref.package)
+                if found is None:
+                    raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
+                return found
+            case "version":
+                version = ref.argument("version")
+                found = selectors.version_files(self._repository.pk, ref.package, version)
+                if found is None:
+                    raise VersionNotFound(f"{self._repository.key}/{ref.package} has no '{version}'")
+                return found
+            case "files":
+                return selectors.files(
+                    self._repository.pk, ref.package, under=ref.argument("under"), after=ref.after, limit=ref.limit
+                )
             case "packages":
-                q = next((value for key, value in ref.arguments if key == "q"), "")
-                return selectors.packages(self._repository.pk, q=q, after=ref.after, limit=ref.limit)
+                return selectors.packages(
+                    self._repository.pk,
+                    q=ref.argument("q"),
+                    under=ref.argument("under"),
+                    after=ref.after,
+                    limit=ref.limit,
+                )
             case "folder":
                 return self._folder(ref)
             case "tags":
@@ -52,7 +75,7 @@ class LocalSource(Source):
                     raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
                 return tags
             case "referrers":
-                subject = next(value for key, value in ref.arguments if key == "subject")
+                subject = ref.argument("subject")
                 types = [value for key, value in ref.arguments if key == "artifactType"]
                 return selectors.referrers(
                     self._repository.pk, ref.package, subject, types, after=ref.after, limit=ref.limit
@@ -61,7 +84,7 @@ class LocalSource(Source):
         raise PackageNotFound(f"{self._repository.key} has no listing of the kind '{ref.kind}'")
 
     def mark(self, ref: ListingRef) -> str:
-        if ref.kind == "versions":
+        if ref.kind in ("versions", "releases", "version"):
             row = selectors.package(self._repository.pk, ref.package)
             if row is None:
                 raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")

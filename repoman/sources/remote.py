@@ -2,7 +2,7 @@
 
 Freshness follows RFC 9111 with the remote's own limits: a document is *fresh* for `metadata_ttl` (less where the upstream
 says so), then asked for again with its validators, and served *stale* for `stale_for` more while the upstream fails. Files
-are fixed: once held they are never asked for again, except where the format's files change (`files_change`).
+are fixed: once held they are never asked for again, except where what is under a path changes (`file_changes`).
 
 Only "not there", said by the upstream, is remembered as such, for `negative_ttl`, in this process's memory: anybody can
 ask for any number of names. Everything else that goes wrong is an error, never a 404.
@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 from repoman.catalog import selectors
 from repoman.catalog.models import Repository
 from repoman.core import clock
-from repoman.core.digest import HEX_LENGTH, Digest
+from repoman.core.digest import HEX_LENGTH, Digest, find_hex
 from repoman.core.errors import (
     FileNotFound,
     NotFound,
@@ -38,13 +38,14 @@ from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 from repoman.db.prepared import Prepared
 
 from . import state
-from .base import Asked, Parts, Source
+from .base import Asked, Parts, Source, digest_of
 from .models import UpstreamDocument
 from .records import load_listing, load_marked, weaker
 
 RECHECK_SECONDS = 10  # a listing that lacks a file somebody asks for by name is asked again if it is older than this
 KEY_CHARACTERS = 600
 MOST_PAGES = 200
+ABOUT = ("subject", "version")  # arguments that say what a listing is about; the others choose from it
 FIXED = Freshness("hit")  # of what never changes once it is held
 
 
@@ -70,7 +71,7 @@ def document_key(ref: Ref) -> str:
     """The name under which an UpstreamDocument keeps what it says of `ref`."""
     match ref:
         case ListingRef(kind, package, _, _, arguments):
-            text = f"{kind}:{package}" + "".join(f"|{name}={value}" for name, value in arguments if name == "subject")
+            text = f"{kind}:{package}" + "".join(f"|{name}={value}" for name, value in arguments if name in ABOUT)
         case TagRef(package, tag):
             text = f"tag:{package}:{tag}"
         case VersionRef(package, version):
@@ -124,7 +125,7 @@ class RemoteSource(Source):
         row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
         is_held = row is not None and row.blob.state == row.blob.State.PRESENT
         if row is not None and is_held:
-            if not self._handler.files_change:
+            if not self._handler.file_changes(ref):
                 self._asked.served = FIXED if self._answered(ref) is None else Freshness("miss")
                 return selectors.file_entry(row)
             document = self._row(document_key(ref))
@@ -196,26 +197,57 @@ class RemoteSource(Source):
             request = UpstreamRequest(url=listed.url)
         else:
             request = self._handler.upstream(ref, self._options)
-        document = self._row(document_key(ref)) if is_held and self._handler.files_change else None
+        document = self._row(document_key(ref)) if is_held and self._handler.file_changes(ref) else None
         digests = dict(listed.digests) if listed is not None else {}
         algorithm, _, encoded = ref.path.partition(":")
         if not digests and self._handler.version_by_digest and len(encoded) == HEX_LENGTH.get(algorithm):
             digests = {algorithm: encoded}
         is_probe = self._asked.is_head and not is_held
+        if not digests and not is_probe:
+            digests = self._told_digest(self._handler.digest_file(ref))
         return self._plan(
             "probe" if is_probe else "file",
             ref,
             request,
             method="HEAD" if is_probe else "GET",
             digests=digests,
+            algorithms=self._handler.digests,
             size=listed.size if listed is not None else None,
             etag=document.etag if document is not None else "",
             last_modified=document.last_modified if document is not None else "",
         )
 
+    def _told_digest(self, where: tuple[str, FileRef] | None) -> dict[str, str]:
+        """What the upstream says beside a file that its digest is; nothing where it says nothing that could be read."""
+        if where is None:
+            return {}
+        algorithm, ref = where
+        plan = self._plan("digest", ref, self._handler.upstream(ref, self._options))
+        outcome = self._asked.outcomes.get(plan.key)
+        trouble = outcome.error if outcome is not None else self._trouble(document_key(ref))
+        if isinstance(trouble, NotFound):
+            return {}
+        if trouble is not None:
+            raise trouble
+        if outcome is None:
+            raise NeedFetch((plan,))
+        told = find_hex(outcome.body.decode("latin-1"), algorithm)
+        return {algorithm: told} if told else {}
+
+    def digest(self, ref: FileRef, algorithm: str) -> str:
+        row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
+        if row is None or row.blob.state != row.blob.State.PRESENT or self._handler.file_changes(ref):
+            told = self._told_digest(self._handler.digest_file(ref, algorithm))
+            if told:
+                return told[algorithm]
+            raise FileNotFound(f"{self._repository.key} does not know the {algorithm} of '{ref.path}'")
+        self._asked.served = FIXED
+        return digest_of(selectors.file_entry(row), algorithm)
+
     def _arriving(self, ref: FileRef, plan: Plan, size: int, listed: ListedFile | None) -> FileEntry:
         """A file that is on its way: what can be said of it before its bytes are here."""
         metadata = dict(listed.metadata) if listed is not None else {}
+        metadata |= {name: value for name, value in plan.digests.items() if name in self._handler.digests}
         hex_digest = plan.digests.get("sha256", "")
         now = clock.now()
         self._asked.served = Freshness("miss")
@@ -379,7 +411,7 @@ class RemoteSource(Source):
 
     def _plan(self, kind: str, ref: Ref, request: UpstreamRequest, *, method: str = "GET", **more: Any) -> Plan:
         url = request.url or join(self._handler.upstream_base(self._limits.url), request.path)
-        is_document = kind in ("listing", "tag", "version") and method == "GET"
+        is_document = kind in ("listing", "tag", "version", "digest") and method == "GET"
         return Plan(
             repository_id=self._repository.pk,
             key=plan_key(self._repository.pk, self._limits.generation, method, ref),
@@ -470,7 +502,7 @@ def is_here(plan: Plan, handler: FormatHandler) -> bool:
     """Whether what the plan is about is held by now and would be served without asking: as in the source, so that whoever
     looks again does not come back."""
     ref, repository_id = plan.ref, plan.repository_id
-    if plan.kind == "probe" or plan.page:
+    if plan.kind in ("probe", "digest") or plan.page:
         return False
     if isinstance(ref, VersionRef):
         version = selectors.live_version(repository_id, ref.package, ref.version)
@@ -479,7 +511,7 @@ def is_here(plan: Plan, handler: FormatHandler) -> bool:
         row = selectors.live_artifact(repository_id, ref.package, ref.path)
         if row is None or row.blob.state != row.blob.State.PRESENT:
             return False
-        if not handler.files_change:
+        if not handler.file_changes(ref):
             return True
     elif isinstance(ref, TagRef) and selectors.live_tagged(repository_id, ref.package, ref.tag) is None:
         return False
@@ -506,13 +538,12 @@ def join(base: str, path: str) -> str:
 
 def whole_of(ref: ListingRef) -> ListingRef:
     """The listing without page and filters: an upstream is asked for all of it once."""
-    subject = tuple(item for item in ref.arguments if item[0] == "subject")
-    return ListingRef(ref.kind, ref.package, arguments=subject)
+    return ListingRef(ref.kind, ref.package, arguments=tuple(item for item in ref.arguments if item[0] in ABOUT))
 
 
 def paged(found: Listing, ref: ListingRef) -> Listing:
     """What `ref` asks for out of the whole: filters, then the page."""
-    q = next((value.lower() for name, value in ref.arguments if name == "q"), "")
+    q = ref.argument("q").lower()
     types = {value for name, value in ref.arguments if name == "artifactType"}
     entries = found.entries
     if q:

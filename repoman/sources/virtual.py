@@ -43,7 +43,8 @@ from .records import weaker
 from .remote import RemoteSource, find_file, whole_of
 
 Found = TypeVar("Found")
-_LISTED_WHOLE = frozenset({"versions"})  # listings of other kinds come in pages, in the order of their names
+# Listings of other kinds come in pages, in the order of their names.
+_LISTED_WHOLE = frozenset({"versions", "releases", "version"})
 _GIVES = ("has it", "holds it", "would be asked")  # outcomes of `explain`, the surest first
 HIDDEN_SHOWN = 50
 
@@ -183,7 +184,21 @@ class VirtualSource(Source):
         if self._handler.version_by_digest and looks_like_digest(ref.path):
             held = [leaf for leaf in leaves if selectors.live_artifact(leaf.repository.pk, ref.package, ref.path)]
             return self._any(held, leaves, lambda leaf: leaf.source.open(ref), missing)
-        return self._first(leaves, lambda leaf: leaf.source.open(ref), missing)
+        return self._first(self._until_its_version(ref, leaves), lambda leaf: leaf.source.open(ref), missing)
+
+    def _until_its_version(self, ref: FileRef, leaves: list[_Leaf]) -> list[_Leaf]:
+        """The members that may have this file, where its path says of which version it is: not those after a local member
+        that has the version, or a version would be mixed of several."""
+        version = self._handler.version_of(ref)
+        for index, leaf in enumerate(leaves if version else ()):
+            if leaf.is_local and selectors.live_version(leaf.repository.pk, ref.package, version) is not None:
+                return leaves[: index + 1]
+        return leaves
+
+    def digest(self, ref: FileRef, algorithm: str) -> str:
+        missing = FileNotFound(f"{self._repository.key} has no file '{ref.path}'")
+        leaves = self._until_its_version(ref, self._asked_for(ref.package))
+        return self._first(leaves, lambda leaf: leaf.source.digest(ref, algorithm), missing)
 
     def _lister_of(self, ref: FileRef, leaves: Sequence[_Leaf], missing: NotFound) -> _Leaf:
         """The member from which the merged listing takes this file: only what is listed can be had, and from there.
@@ -260,7 +275,7 @@ class VirtualSource(Source):
         gaps = tuple(self._gaps)
         if not found and ref.kind != "packages":
             raise PackageNotFound(f"{self._repository.key} has no '{ref.package}'")
-        merged = self._merge_versions(found) if ref.kind == "versions" else self._merge_names(ref, found)
+        merged = self._merge_versions(found) if ref.kind in _LISTED_WHOLE else self._merge_names(ref, found)
         return replace(merged, gaps=gaps, freshness=_weakest(listing.freshness for _, listing in found))
 
     def mark(self, ref: ListingRef) -> str:
@@ -356,12 +371,11 @@ class VirtualSource(Source):
                 winner = entries.get(self._handler.version_identity(version))
                 if winner is not None:
                     tags.setdefault(tag, winner[1].name)
-        first = found[0][1]
         changed = [listing.changed_at for _, listing in found if listing.changed_at is not None]
         return Listing(
             tuple(entry for _, entry in entries.values()),
             tags=tags,
-            metadata=first.metadata,
+            metadata=self._handler.merge_metadata([listing.metadata for _, listing in found]),
             changed_at=max(changed) if changed else None,
         )
 

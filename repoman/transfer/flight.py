@@ -282,7 +282,9 @@ class _Filling:
 
     def _append(self, buffer: bytearray) -> None:
         if self._sink is None:
-            algorithms = tuple(name for name in self._plan.digests if name in _BY_STRENGTH)
+            algorithms = tuple(
+                name for name in _BY_STRENGTH if name in self._plan.digests or name in self._plan.algorithms
+            )
             self._sink = store.open_sink(algorithms=algorithms, limit=self._plan.limit, too_large=self._too_large)
             self._open_relay(self._sink)
         if buffer:

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from repoman.blobs import store
 from repoman.core.actor import ALL_ACTIONS, Actor
-from repoman.core.records import NewFile, NewVersion, Publication
+from repoman.core.records import Gather, NewFile, NewVersion, Publication
 from repoman.core.refs import FileRef, ListingRef, TagRef
 from repoman.services import publish
 from repoman.services.handle import RepositoryHandle
@@ -86,3 +86,31 @@ def test_writes(namespace: Any, blob_store: Any, actor: Actor, count: Any) -> No
     assert count(lambda: push(images, actor, b"another layer")) <= 7
     assert count(lambda: release(images, actor, b"another manifest", (layer,), "v1")) <= 17
     assert count(lambda: versions(node, actor, 3, 4)) <= 21
+
+
+def parts(repository: Any, actor: Actor, first: int, last: int) -> None:
+    """A jar, then the POM that completes the version."""
+    for number in range(first, last):
+        version = f"{number}.0"
+        for name, metadata in ((f"demo-{version}.jar", {}), (f"demo-{version}.pom", {"pom": {"packaging": "jar"}})):
+            path = f"{version}/{name}"
+            new = NewFile(path, store.stage(path.encode()), metadata=metadata)
+            publication = Publication("org.example:demo", files=(new,), gather=(Gather(version, f"{version}/"),))
+            publish.publish(repository, actor, ALL_ACTIONS, publication)
+
+
+def test_versions_that_come_in_parts_and_their_metadata(
+    namespace: Any, blob_store: Any, actor: Actor, count: Any
+) -> None:
+    java = make_repository(namespace, "java", "maven")
+
+    def read() -> Any:
+        return RepositoryHandle(actor, java).document(ListingRef("releases", "org.example:demo"), "", "http://host")
+
+    seen = []
+    for first, last in ((0, 2), (2, 60)):
+        parts(java, actor, first, last)
+        seen.append(count(read))
+        assert count(read) <= 1
+    assert seen[0] == seen[1] <= 3
+    assert count(lambda: parts(java, actor, 60, 61)) <= 34  # two files and a version

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 
-from formats.npm.listing import INSTALL_TYPE
-from formats.pypi.listing import SIMPLE_JSON
 from tests.oci import MANIFEST
 from tests.running import Server
 
+from .kinds import KINDS, Judge, dist_tags_path, sha256
 from .mirrors import Item, Mirrors
 from .model import Known, Ledger, Manifest, Release, Slot, digest_of
-from .packages import dist_tags_path, file_path, packument_path, sha256
+from .packages import kind_of
 
 THREADS = 4
 TRIES = 5
-# (version, file) → (whether bytes have the digest that is listed, what is noted about the version)
-Listed = dict[tuple[str, str], tuple[Callable[[bytes], bool], str | None]]
 
 
 class Checker:
@@ -113,76 +108,42 @@ class Checker:
                 if listed != expected:
                     self.ledger.fail(f"{repository}/{package} lists {sorted(listed)} instead of {sorted(expected)}")
 
-    # npm and PyPI
+    # packages
 
     def _package(self, item: tuple[tuple[str, str, str], list[Release]]) -> None:
         """What the package's document names can be fetched with the digest that it says; and it names all, and only, what
         its publishers know."""
         (format, repository, package), releases = item
-        listed = self._npm_listed(repository, package) if format == "npm" else self._pypi_listed(repository, package)
+        kind = KINDS[format]
+        listed = kind.listed(self._get, self.ledger.fail, releases)
         expected: set[tuple[str, str]] = set()
         for release in releases:
             notes = set()
             for name, slot in release.files.items():
                 key = (release.version, name)
                 found = self._installed(release, name, listed[key][0] if key in listed else None)
-                self._settle(f"{file_path(release, name)}", slot, found)
+                self._settle(kind.file_path(release, name), slot, found)
                 self.ledger.count(f"{format} files checked")
                 if found is not None:
                     expected.add(key)
                     notes.add(listed[key][1] if key in listed else None)
             if len(notes) > 1:
                 self.ledger.fail(f"{release} has several notes: {notes}")
-            elif notes:
+            elif notes and kind.has_notes:
                 self._settle(f"the note of {release.where} {release.version}", release.note, notes.pop())
         if listed.keys() != expected:
             self.ledger.fail(f"{repository}/{package} lists {sorted(listed.keys() ^ expected)} wrongly")
 
-    def _installed(self, release: Release, name: str, says: Callable[[bytes], bool] | None) -> str | None:
-        answer = self._get(file_path(release, name))
+    def _installed(self, release: Release, name: str, says: Judge | None) -> str | None:
+        path = kind_of(release).file_path(release, name)
+        answer = self._get(path)
         if (answer.status_code == 200) != (says is not None):
-            self.ledger.fail(f"{file_path(release, name)} answers {answer.status_code}, listed: {says is not None}")
+            self.ledger.fail(f"{path} answers {answer.status_code}, listed: {says is not None}")
         if answer.status_code != 200:
             return None
         if says is not None and not says(answer.content):
-            self.ledger.fail(f"{file_path(release, name)} has not the digest that is listed")
+            self.ledger.fail(f"{path} has not the digest that is listed")
         return sha256(answer.content)
-
-    def _npm_listed(self, repository: str, package: str) -> Listed:
-        path = packument_path(repository, package)
-        answer = self._get(path, Accept="application/json")
-        short = self._get(path, Accept=INSTALL_TYPE)
-        if answer.status_code != 200:
-            return {}
-        document = answer.json()
-        versions = document["versions"]
-        if short.json()["versions"].keys() != versions.keys():
-            self.ledger.fail(f"{path} has two documents that differ")
-        if document["dist-tags"].get("latest") not in versions or not set(document["dist-tags"].values()) <= set(
-            versions
-        ):
-            self.ledger.fail(f"{path} has tags of versions that are not there: {document['dist-tags']}")
-        found: Listed = {}
-        for version, manifest in versions.items():
-            name = manifest["dist"]["tarball"].rpartition("/")[2]
-            found[(version, name)] = (_has_integrity(manifest["dist"]["integrity"]), manifest.get("deprecated"))
-        return found
-
-    def _pypi_listed(self, repository: str, project: str) -> Listed:
-        answer = self._get(f"/pypi/{repository}/simple/{project}/", Accept=SIMPLE_JSON)
-        if answer.status_code != 200:
-            return {}
-        found: Listed = {}
-        for file in answer.json()["files"]:
-            name = file["filename"]
-            version = name.removesuffix(".tar.gz").split("-")[1]
-            found[(version, name)] = (_has_sha256(file["hashes"]["sha256"]), file.get("yanked") or None)
-            beside = file.get("core-metadata")
-            if beside:
-                side = self._get(f"/pypi/{repository}/files/{project}/{name}.metadata")
-                if side.status_code != 200 or sha256(side.content) != beside["sha256"]:
-                    self.ledger.fail(f"{name}.metadata answers {side.status_code}, or has other bytes than listed")
-        return found
 
     def _dist_tags(self, everything: list[Known]) -> None:
         for (repository, package, tag), slot in [item for known in everything for item in known.dist_tags.items()]:
@@ -231,11 +192,3 @@ class Checker:
         found = self.http.get(f"/api/v1/namespaces/{namespace}").json()
         if found["used_bytes"] > found["quota_bytes"]:
             self.ledger.fail(f"{namespace} uses {found['used_bytes']} of {found['quota_bytes']} bytes")
-
-
-def _has_sha256(digest: str) -> Callable[[bytes], bool]:
-    return lambda data: sha256(data) == digest
-
-
-def _has_integrity(integrity: str) -> Callable[[bytes], bool]:
-    return lambda data: "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode() == integrity

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
+from formats.maven import samples as maven
 from formats.npm import samples as npm
 from formats.oci import samples as oci
 from formats.pypi import samples as pypi
@@ -23,7 +24,6 @@ from tests.oci import MANIFEST
 from tests.running import Server
 from tests.tools.upstream import Answer, Upstream, html_page, throttled
 
-FORMATS = ("generic", "npm", "pypi", "oci")
 QUICK = {"connect_timeout": 2, "read_timeout": 3, "metadata_ttl": 1, "negative_ttl": 0}
 IMAGE_TAGS = ("v1", "v2", "latest")
 
@@ -63,6 +63,7 @@ class Mirrors:
             "generic": self._remote(server, namespace, "generic", "/raw/"),
             "npm": self._remote(server, namespace, "npm", "/npm/"),
             "pypi": self._remote(server, namespace, "pypi", "/simple/"),
+            "maven": self._remote(server, namespace, "maven", "/m2/"),
             "oci": self._remote(server, namespace, "oci", "/v2/up"),
         }
         for number in range(6):
@@ -70,6 +71,7 @@ class Mirrors:
         for name in ("up-a", "@up/b"):
             self._npm(keys["npm"], name)
         self._pypi(keys["pypi"], "up-c")
+        self._maven(keys["maven"], "up-d")
         self._oci(keys["oci"], "app")
         for path, answer in self.answers.items():
             self.upstream.add(path, answer)
@@ -87,10 +89,12 @@ class Mirrors:
     def _one_of(self, path: str) -> Callable[[bytes], str]:
         return lambda body: "" if _sha256(body) in self.ever[path] else f"other bytes ({len(body)})"
 
-    def _file(self, format: str, upstream_path: str, path: str, data: bytes, key: str = "", package: str = "") -> None:
+    def _file(
+        self, format: str, upstream_path: str, path: str, data: bytes, key: str = "", package: str = "", name: str = ""
+    ) -> None:
         self.ever.setdefault(upstream_path, set()).add(_sha256(data))
         self._says(upstream_path, Answer(data))
-        evict = (_files_of(key), {"package": package, "name": path.rpartition("/")[2]}) if key else None
+        evict = (_files_of(key), {"package": package, "name": name or path.rpartition("/")[2]}) if key else None
         self.items.append(Item(format, path, self._one_of(upstream_path), evict=evict))
 
     def _raw(self, key: str, name: str) -> None:
@@ -149,6 +153,27 @@ class Mirrors:
             return "" if listed == sums else f"other files or digests: {listed}"
 
         self.items.append(Item("pypi", f"/pypi/{key}/simple/{name}/", judge, SIMPLE_JSON))
+
+    def _maven(self, key: str, name: str) -> None:
+        versions = ["1.0", "1.9", "1.10"]
+        for version in versions:
+            at = maven.Coordinates("org.torture", name, version)
+            for extension, data in (
+                ("jar", maven.jar(files={"data.bin": self.rng.randbytes(20_000)})),
+                ("pom", maven.pom(at)),
+            ):
+                path = at.path(extension)
+                where = f"{version}/{path.rpartition('/')[2]}"
+                self._file("maven", f"/m2/{path}", f"/maven/{key}/{path}", data, key, at.package, where)
+                self._says(f"/m2/{path}.sha1", Answer(hashlib.sha1(data).hexdigest().encode()), certain=False)
+        document = maven.metadata(at, versions)
+        self._says(f"/m2/{at.metadata}", Answer(document, media_type="text/xml", etag='"1"'), certain=False)
+
+        def judge(body: bytes) -> str:
+            listed = [part.partition("<")[0] for part in body.decode().split("<version>")[1:]]
+            return "" if listed == versions else f"other versions: {listed}"
+
+        self.items.append(Item("maven", f"/maven/{key}/{at.metadata}", judge))
 
     def _oci(self, key: str, name: str) -> None:
         base, ours = f"/v2/up/{name}", f"/v2/{key}/{name}"
@@ -210,7 +235,7 @@ class Mirrors:
         yield throttled(1)
         if path in self.is_certain:
             yield replace(good, corrupt=True)
-        if not path.startswith("/raw/"):
+        if not path.startswith("/raw/") and not path.endswith(".sha1"):  # no page is a checksum
             yield html_page()
 
 

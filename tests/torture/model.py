@@ -118,7 +118,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Place:
-    """What the storm rages against. `npm` and `pypi`: local repositories; `sign_in` may remove in all of them."""
+    """What the storm rages against. `packages`: local repositories by their format; `sign_in` may remove in all of them."""
 
     url: str
     sign_in: tuple[str, str]
@@ -126,8 +126,7 @@ class Place:
     images: list[str]
     raws: list[str]
     tight: str
-    npm: list[str]
-    pypi: list[str]
+    packages: dict[str, list[str]]
     shared: list[bytes]
 
 

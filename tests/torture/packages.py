@@ -1,4 +1,4 @@
-"""Publishing, tagging, noting, removing and bringing back releases of npm and PyPI packages that all clients share.
+"""Publishing, tagging, noting, removing and bringing back releases of packages that all clients share.
 
 Every release has one client, which knows its files exactly; but all of them publish to the same few packages, so they meet
 at the package's row, its document and its tags. Now and then a client sends several contents of one release at once: one
@@ -7,8 +7,6 @@ of them wins.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,20 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from formats.npm import samples as npm
-from formats.pypi import samples as pypi
-from formats.pypi.listing import SIMPLE_JSON
-from tests.protocol.pypi_client import BOUNDARY, form
-
-from .model import Release, Removal, Slot, content
+from .kinds import KINDS, Kind, Npm, Upload, dist_tags_path, packument_path, sha256
+from .model import Release, Removal, Slot
 
 if TYPE_CHECKING:
     from .storm import Client
 
-PACKAGES = {"npm": ("alpha", "@scope/beta"), "pypi": ("gamma", "delta-lib")}
-REFUSED = {"npm": 403, "pypi": 400}
-LARGEST = 60_000
-RELEASES_MOST = 60
+RELEASES_MOST = 90
+NPM = Npm()
 Send = Callable[[], httpx.Response]
 
 
@@ -41,30 +33,12 @@ class Candidate:
     send: Send
 
 
-def packument_path(repository: str, package: str) -> str:
-    return f"/npm/{repository}/{package.replace('/', '%2f')}"
-
-
-def dist_tags_path(repository: str, package: str) -> str:
-    return f"/npm/{repository}/-/package/{package.replace('/', '%2f')}/dist-tags"
-
-
-def tarball(package: str, version: str) -> str:
-    return f"{package.rpartition('/')[2]}-{version}.tgz"
-
-
-def file_path(release: Release, name: str) -> str:
-    if release.format == "npm":
-        return f"/npm/{release.repository}/{release.package}/-/{name}"
-    return f"/pypi/{release.repository}/files/{release.package}/{name}"
+def kind_of(release: Release) -> Kind:
+    return KINDS[release.format]
 
 
 def rest(release: Release, what: str) -> str:
     return f"/api/v1/repositories/{release.repository}/{what}"
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 class Packages:
@@ -75,7 +49,7 @@ class Packages:
         self.ledger = client.ledger
         self.acts: list[tuple[Callable[[], None], int]] = [
             (self.publish_npm, 3),
-            (self.publish_pypi, 3),
+            *((lambda kind=kind: self.publish(kind), 3) for kind in KINDS.values() if kind.format != "npm"),
             (self.tag, 2),
             (self.note, 2),
             (self.remove, 2),
@@ -86,10 +60,11 @@ class Packages:
 
     # publishing
 
-    def _begin(self, format: str, repositories: list[str]) -> Release:
+    def _begin(self, kind: Kind) -> Release:
         self.known.published += 1
         version = f"{self.client.number}.0.{self.known.published}"
-        return Release(format, self.rng.choice(repositories), self.rng.choice(PACKAGES[format]), version, {})
+        repository = self.rng.choice(self.client.place.packages[kind.format])
+        return Release(kind.format, repository, self.rng.choice(kind.packages), version, {})
 
     def _is_full(self) -> bool:
         return sum(release.is_there for release in self.known.releases) >= RELEASES_MOST
@@ -97,68 +72,63 @@ class Packages:
     def publish_npm(self) -> None:
         if self._is_full():
             return
-        release = self._begin("npm", self.client.place.npm)
+        release = self._begin(NPM)
+        (name,) = NPM.names(self.rng, release.package, release.version)
         slot: Slot[str] = Slot()
-        release.files[tarball(release.package, release.version)] = slot
+        release.files[name] = slot
         self.known.releases.append(release)
         tag = f"own-{self.client.number}" if self.rng.random() < 0.6 else None
         tagged = self._dist_tag(release) if tag else None
         before = set(tagged.possible) if tagged else set()
         if tagged:
             tagged.unknown(release.version)
-        answers = self._contest(slot, [self._npm_candidate(release, tag) for _ in range(self._rivals())], "npm")
+        rivals = [NPM.upload(self.rng, release, name, tag) for _ in range(self._rivals())]
+        answers = self._contest(slot, NPM, rivals)
         if tagged and None not in slot.possible:
             tagged.acknowledged(release.version)
         elif tagged and slot.possible == {None}:
             tagged.possible = before
         self._end(answers)
 
-    def _npm_candidate(self, release: Release, tag: str | None) -> Candidate:
-        name, version = release.package, release.version
-        data = npm.tarball(npm.manifest(name, version), {"index.js": content(self.rng, LARGEST)})
-        document = npm.document(name, version, data, tag=tag)
-        path = packument_path(release.repository, name)
-        expected = (200, 201, REFUSED["npm"])
-        return Candidate(sha256(data), lambda: self.client.send("PUT", path, expected, json=document))
-
     def _dist_tag(self, release: Release) -> Slot[str]:
         key = (release.repository, release.package, f"own-{self.client.number}")
         return self.known.dist_tags.setdefault(key, Slot())
 
-    def publish_pypi(self) -> None:
-        """An sdist, and often a wheel after it: two publications of one version."""
+    def publish(self, kind: Kind) -> None:
+        """The files of one release, one after the other."""
         if self._is_full():
             return
-        release = self._begin("pypi", self.client.place.pypi)
-        kinds = (pypi.sdist, pypi.wheel) if self.rng.random() < 0.6 else (pypi.sdist,)
-        for kind in kinds:
-            filename = kind(release.package, release.version).filename
-            slot = release.files[filename] = Slot()
+        release = self._begin(kind)
+        names = kind.names(self.rng, release.package, release.version)
+        for name in names:
+            slot = release.files[name] = Slot()
             if len(release.files) == 1:
                 self.known.releases.append(release)
-            candidates = [self._pypi_candidate(release, kind) for _ in range(self._rivals())]
-            self._end(self._contest(slot, candidates, "pypi"))
+            rivals = [kind.upload(self.rng, release, name) for _ in range(self._rivals())]
+            self._end(self._contest(slot, kind, rivals))
+        for upload in kind.afterwards(self.rng, release):
+            self._end([self._send(upload, (200, 201))])
 
-    def _pypi_candidate(self, release: Release, kind: Callable[..., pypi.Sample]) -> Candidate:
-        more = {f"{pypi.stem(release.package, release.version)}/data.bin": content(self.rng, LARGEST)}
-        sample = kind(release.package, release.version, text=self.rng.randbytes(8).hex(), files=more)
-        body = form(sample)
-        headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-        path = f"/pypi/{release.repository}/"
-        expected = (200, REFUSED["pypi"])
-        return Candidate(sample.sha256, lambda: self.client.send("POST", path, expected, content=body, headers=headers))
+    def _send(self, upload: Upload, expected: tuple[int, ...]) -> httpx.Response:
+        return self.client.send(upload.method, upload.path, expected, **upload.options)
 
     def _rivals(self) -> int:
         return 1 if self.rng.random() < 0.7 else 3
 
-    def _contest(self, slot: Slot[str], candidates: list[Candidate], format: str) -> list[httpx.Response]:
+    def _contest(self, slot: Slot[str], kind: Kind, uploads: list[Upload]) -> list[httpx.Response]:
         """Publish them all at once under one name that is free: one wins, or nobody knows."""
+        format = kind.format
+        expected = (200, 201, kind.refused)
+        candidates = [
+            Candidate(upload.digest, lambda upload=upload: self._send(upload, expected))  # type: ignore[misc]
+            for upload in uploads
+        ]
         for one in candidates:
             slot.unknown(one.digest)
         with ThreadPoolExecutor(len(candidates)) as pool:
             answers = list(pool.map(lambda one: one.send(), candidates))
         won = [one.digest for one, answer in zip(candidates, answers, strict=True) if answer.is_success]
-        lost = [one for one, answer in zip(candidates, answers, strict=True) if answer.status_code == REFUSED[format]]
+        lost = [one for one, answer in zip(candidates, answers, strict=True) if answer.status_code == kind.refused]
         open_ = {one.digest for one in candidates if one not in lost and one.digest not in won}
         if len(candidates) > 1:
             self.ledger.count(f"{format} contests")
@@ -176,7 +146,8 @@ class Packages:
 
     def publish_burned(self) -> None:
         """What was removed never comes back by publishing."""
-        gone = [release for release in self.known.releases if all(slot.is_removed for slot in release.files.values())]
+        burned = (release for release in self.known.releases if kind_of(release).burns)
+        gone = [release for release in burned if all(slot.is_removed for slot in release.files.values())]
         if gone:
             release = self.rng.choice(gone)
             answer = self.try_burned(release)
@@ -185,15 +156,8 @@ class Packages:
             self._end([answer])
 
     def try_burned(self, release: Release) -> httpx.Response:
-        if release.format == "npm":
-            path = packument_path(release.repository, release.package)
-            data = npm.tarball(npm.manifest(release.package, release.version), {"index.js": content(self.rng, 100)})
-            document = npm.document(release.package, release.version, data, tag=None)
-            return self.client.send("PUT", path, (REFUSED["npm"],), json=document)
-        sample = pypi.sdist(release.package, release.version, text="burned")
-        headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-        path = f"/pypi/{release.repository}/"
-        return self.client.send("POST", path, (REFUSED["pypi"],), content=form(sample), headers=headers)
+        kind = kind_of(release)
+        return self._send(kind.upload(self.rng, release, next(iter(release.files))), (kind.refused,))
 
     # tags and notes
 
@@ -221,7 +185,7 @@ class Packages:
         self._end([answer])
 
     def note(self) -> None:
-        there = [release for release in self._there("npm", "pypi") if not release.was_removed]
+        there = [release for release in self._there(*KINDS) if kind_of(release).has_notes and not release.was_removed]
         if not there:
             return
         release = self.rng.choice(there)
@@ -250,11 +214,11 @@ class Packages:
     # removing and bringing back
 
     def remove(self) -> None:
-        there = self._there("npm", "pypi")
+        there = self._there(*KINDS)
         if len(there) < 4:
             return
         release = self.rng.choice(there)
-        if release.format == "pypi" and self.rng.random() < 0.4:
+        if release.format != "npm" and self.rng.random() < 0.4:
             self._remove_file(release, self.rng.choice(list(release.files)))
         elif release.format == "npm" and self.rng.random() < 0.5:
             self._unpublish(release)
@@ -364,15 +328,17 @@ class Packages:
             return
         release = self.rng.choice(self.known.releases)
         name, slot = self.rng.choice(list(release.files.items()))
-        answer = self.client.send("GET", file_path(release, name), (200, 404))
+        kind = kind_of(release)
+        answer = self.client.send("GET", kind.file_path(release, name), (200, 404))
         if answer.status_code in (200, 404):
             found = sha256(answer.content) if answer.status_code == 200 else None
             if found not in slot.possible:
                 self.ledger.fail(f"{answer.request.url} gave {found}, possible are {slot.possible}")
         self._end([answer])
-        listed = self.client.send("GET", *listing_of(release), headers={"Accept": accept_of(release)})
+        path, headers = kind.document_path(release, name)
+        listed = self.client.send("GET", path, (200, 404), headers=headers)
         if listed.status_code in (200, 404) and len(slot.possible) == 1:
-            found = digest_listed(release, name, listed) if listed.status_code == 200 else None
+            found = kind.digest_listed(release, name, listed) if listed.status_code == 200 else None
             if (found is None) != (slot.known is None):
                 self.ledger.fail(f"{listed.request.url} lists {found} for {name}, possible is {slot.possible}")
         self._end([listed])
@@ -380,22 +346,3 @@ class Packages:
     def _end(self, answers: list[httpx.Response]) -> None:
         for answer in answers:
             self.client.end_if_over(answer)
-
-
-def listing_of(release: Release) -> tuple[str, tuple[int, ...]]:
-    if release.format == "npm":
-        return packument_path(release.repository, release.package), (200, 404)
-    return f"/pypi/{release.repository}/simple/{release.package}/", (200, 404)
-
-
-def accept_of(release: Release) -> str:
-    return "application/json" if release.format == "npm" else SIMPLE_JSON
-
-
-def digest_listed(release: Release, name: str, answer: httpx.Response) -> str | None:
-    """What the package's document says of the file; None where it does not name it."""
-    document = json.loads(answer.content)
-    if release.format == "npm":
-        manifest = document["versions"].get(release.version)
-        return manifest["dist"]["integrity"] if manifest else None
-    return next((file["hashes"]["sha256"] for file in document["files"] if file["filename"] == name), None)

@@ -23,9 +23,10 @@ from tests.tools import services
 from tests.tools.upstream import Upstream
 
 from .check import Checker
+from .kinds import KINDS, packument_path
 from .mirrors import Mirrors, Trouble
 from .model import Known, Ledger, Place, content
-from .packages import PACKAGES, Packages, packument_path
+from .packages import Packages
 from .storm import Client, Collector, Reader
 
 QUOTA = 6_000_000
@@ -105,13 +106,12 @@ class _Torture:
             images=[make(each, anonymous_read=True) for each in (one, one, two)],
             raws=[make(each, format="generic") for each in (one, two)],
             tight=make(self.tight_namespace, format="generic"),
-            npm=[make(each, format="npm") for each in (one, two)],
-            pypi=[make(each, format="pypi") for each in (one, two)],
+            packages={format: [make(each, format=format) for each in (one, two)] for format in KINDS},
             shared=[content(self.rng, 200_000) for _ in range(10)],
         )
         # The first npm publication makes the key that signs them all, once.
         document, _ = npm.publication("first", "1.0.0")
-        self._expect(self.server.admin.put(packument_path(self.place.npm[0], "first"), json=document), 201)
+        self._expect(self.server.admin.put(packument_path(self.place.packages["npm"][0], "first"), json=document), 201)
 
     def _round(self, number: int) -> None:
         rng = random.Random(f"{self.plan.seed}:{number}")
@@ -219,8 +219,9 @@ class _Torture:
             for (repository, path), slot in known.files.items():
                 if slot.known:
                     self._expect(http.delete(f"/generic/{repository}/{path}"), 204, 202, 200)
-        for format, keys in (("npm", self.place.npm), ("pypi", self.place.pypi)):
-            for key, package in itertools.product(keys, (*PACKAGES[format], "first")):
+        for format, keys in self.place.packages.items():
+            first = ("first",) if format == "npm" else ()
+            for key, package in itertools.product(keys, (*KINDS[format].packages, *first)):
                 everything = {"package": package, "all": "true"}
                 self._expect(http.delete(f"/api/v1/repositories/{key}/versions", params=everything), 204, 404)
         for key in self.remotes:

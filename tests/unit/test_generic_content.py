@@ -8,9 +8,11 @@ import json
 import pytest
 
 from formats.generic import content, listing
-from formats.generic.names import attachment, check_file, check_folder, link
+from formats.generic.names import check_file, check_folder
+from repoman.core import folder_page
 from repoman.core.errors import BadRequest, NameInvalid
 from repoman.core.records import Entry, Listing
+from repoman.core.served import attachment, link
 from repoman.core.wire import Query
 
 HEX = "ab" * 32
@@ -150,11 +152,11 @@ def test_I5_accept_decides_between_page_and_json(accept: list[str], expected: bo
 
 
 def test_I8_page_sizes_are_bounded() -> None:
-    assert listing.page_size(Query(b"")) == listing.PAGE
-    assert listing.page_size(Query(b"limit=999999999")) == listing.PAGE_MOST
+    assert folder_page.page_size(Query(b"")) == folder_page.PAGE
+    assert folder_page.page_size(Query(b"limit=999999999")) == folder_page.PAGE_MOST
     for bad in (b"limit=0", b"limit=-1", b"limit=x", b"limit="):
         with pytest.raises(BadRequest):
-            listing.page_size(Query(bad))
+            folder_page.page_size(Query(bad))
 
 
 def entries() -> Listing:

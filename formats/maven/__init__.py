@@ -1,0 +1,5 @@
+"""Maven repositories, for Maven, Gradle, sbt, coursier, Ivy and Bazel."""
+
+from .handler import Maven
+
+handler = Maven()

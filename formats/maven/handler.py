@@ -1,0 +1,135 @@
+"""The Maven format handler: routes and what the core asks of a format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, ClassVar
+from urllib.parse import quote
+
+from repoman.core.actor import Action
+from repoman.core.errors import BadRequest, FileNotFound, NotFound, RepomanError
+from repoman.core.fetch import Ref, UpstreamRequest
+from repoman.core.format import FormatHandler
+from repoman.core.problem import problem
+from repoman.core.records import Document, Facts, Gather, Gathered, Listing
+from repoman.core.refs import FileRef, ListingRef
+from repoman.core.wire import Response, Route
+
+from . import complete, listing, package, versions, views
+from .names import METADATA, folder_of, place_of, split_checksum, split_package
+
+POLICIES = ("mixed", "release", "snapshot")
+_PATH = r"(?P<path>.*)"
+
+
+@dataclass(frozen=True, slots=True)
+class MavenOptions:
+    """`allow_redeploy`: other bytes may replace a release's file, by those who may delete. `version_policy`: "mixed",
+    "release" or "snapshot". `keep_snapshots`: how many builds of each snapshot stay; 0: all. `check_pom`: a POM that is
+    about something else than its address is refused."""
+
+    allow_redeploy: bool = False
+    version_policy: str = "mixed"
+    keep_snapshots: int = 0
+    check_pom: bool = True
+
+
+class Maven(FormatHandler):
+    name: ClassVar[str] = "maven"
+    prefix: ClassVar[str] = "maven"
+    options: ClassVar[type] = MavenOptions
+    versions_own_files: ClassVar[bool] = True
+    comes_in_parts: ClassVar[bool] = True
+    digests: ClassVar[tuple[str, ...]] = views.ALGORITHMS
+    routes: ClassVar[tuple[Route, ...]] = (
+        Route(
+            ("GET", "HEAD"),
+            _PATH,
+            Action.READ,
+            views.get,
+            hot=views.hot,
+            hot_headers=views.file_headers,
+            name="file",
+            hot_dated=True,
+            by_revision=True,
+            ref=views.ref,
+        ),
+        Route(("PUT",), _PATH, Action.PUBLISH, views.put, admit=views.admit_put, name="file_put"),
+        Route(("DELETE",), _PATH, Action.DELETE, views.delete, name="file_delete"),
+    )
+
+    def error(self, error: RepomanError, *, mount: str, head: bool) -> Response:
+        """RFC 9457, which newer clients print; the older ones show the reason phrase alone (R1 to R3)."""
+        return problem(error, says_reason=True)
+
+    def parse_options(self, given: Mapping[str, object]) -> Any:
+        found = super().parse_options(given)
+        if found.version_policy not in POLICIES:
+            raise BadRequest(f"option 'version_policy' is one of {', '.join(POLICIES)}")
+        return found
+
+    def normalize(self, name: str) -> str:
+        split_package(name)
+        return name
+
+    def version_key(self, version: str) -> Any:
+        return versions.version_key(version)
+
+    def render_listing(self, ref: ListingRef, found: Listing, form: str, address: str) -> Document:
+        return listing.render(ref, found)
+
+    def inspect(self, path: str, file: BinaryIO, size: int) -> Facts:
+        return package.inspect(path, file, size)
+
+    def complete(self, name: str, gather: Gather, files: Mapping[str, Mapping[str, object]], options: Any) -> Gathered:
+        return complete.complete(name, gather, files, options.keep_snapshots)
+
+    def version_of(self, ref: FileRef) -> str:
+        return ref.path.partition("/")[0]
+
+    # upstreams
+
+    def file_changes(self, ref: FileRef) -> bool:
+        return place_of(ref).is_moving
+
+    def digest_file(self, ref: FileRef, algorithm: str = "") -> tuple[str, FileRef] | None:
+        """The SHA-1, which every repository has; not of signatures, which need none."""
+        if not algorithm and ref.path.endswith(".asc"):
+            return None
+        algorithm = algorithm or "sha1"
+        return algorithm, FileRef(ref.package, f"{ref.path}.{algorithm}")
+
+    def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
+        if isinstance(ref, FileRef):
+            self._check_policy(ref.path.partition("/")[0], options)
+            limit = views.CHECKSUM_BYTES if split_checksum(ref.path)[1] else listing.METADATA_BYTES
+            return UpstreamRequest(_quoted(folder_of(ref.package) + ref.path), limit=limit)
+        if isinstance(ref, ListingRef) and ref.kind in ("releases", "version"):
+            version = ref.argument("version")
+            self._check_policy(version, options)
+            path = folder_of(ref.package) + (f"{version}/" if version else "") + METADATA
+            return UpstreamRequest(_quoted(path), is_document=True, limit=listing.METADATA_BYTES)
+        raise FileNotFound("a remote repository does not list folders; ask for a file by its path")
+
+    def _check_policy(self, version: str, options: Any) -> None:
+        if version and options.version_policy != "mixed":
+            if versions.is_snapshot(version) != (options.version_policy == "snapshot"):
+                raise NotFound(f"the repository's version_policy excludes {version}")
+
+    def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
+        return listing.parse(ref, body)
+
+    def merge_metadata(self, found: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
+        """The plugins of all members; which one counts where they differ is decided by their order."""
+        plugins = [plugin for metadata in found for plugin in _listed(metadata.get("plugins"))]
+        merged = dict(found[0])
+        return {**merged, "plugins": plugins} if plugins else merged
+
+
+def _listed(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _quoted(path: str) -> str:
+    return quote(path, safe="/~!$&'()*+,;=@:")
