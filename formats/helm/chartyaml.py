@@ -21,12 +21,13 @@ import yaml
 from yaml.events import (
     AliasEvent,
     DocumentEndEvent,
+    DocumentStartEvent,
     MappingEndEvent,
     MappingStartEvent,
-    NodeEvent,
     ScalarEvent,
     SequenceEndEvent,
     SequenceStartEvent,
+    StreamEndEvent,
     StreamStartEvent,
 )
 
@@ -66,28 +67,24 @@ class Reader:
             text = data.decode("utf-8-sig", "strict")
         except UnicodeDecodeError:
             raise ContentInvalid("the YAML is not valid UTF-8") from None
-        self._events: Iterator[Any] = yaml.parse(text, Loader=yaml.CSafeLoader)
+        self._loader = yaml.CSafeLoader(text)
         self._is_strict = is_strict
         self._left = VALUES_MOST
         self._anchors: dict[str, tuple[Any, int]] = {}
-        self._next: Any = None
-        while isinstance(self.peek(), StreamStartEvent):
-            self._next = None
-        if isinstance(self.peek(), yaml.events.DocumentStartEvent):
-            self._next = None
+        while isinstance(self.peek(), StreamStartEvent | DocumentStartEvent):
+            self.take()
 
     def peek(self) -> Any:
-        if self._next is None:
-            try:
-                self._next = next(self._events)
-            except yaml.YAMLError as error:
-                raise ContentInvalid(f"the YAML cannot be read: {_problem(error)}") from None
-        return self._next
+        try:
+            return self._loader.peek_event()
+        except yaml.YAMLError as error:
+            raise ContentInvalid(f"the YAML cannot be read: {_problem(error)}") from None
 
     def take(self) -> Any:
-        event = self.peek()
-        self._next = None
-        return event
+        try:
+            return self._loader.get_event()
+        except yaml.YAMLError as error:
+            raise ContentInvalid(f"the YAML cannot be read: {_problem(error)}") from None
 
     def is_mapping(self) -> bool:
         return isinstance(self.peek(), MappingStartEvent)
@@ -106,7 +103,7 @@ class Reader:
             raise ContentInvalid("the YAML has something else where a mapping belongs")
         self._check(event)
         while not isinstance(self.peek(), MappingEndEvent):
-            yield self._key()
+            yield self._key(self.take())
         self.take()
 
     def items(self) -> Iterator[None]:
@@ -119,54 +116,56 @@ class Reader:
             yield
         self.take()
 
-    def value(self, depth: int = 0) -> Any:
+    def value(self) -> Any:
         """The value that comes next: dict, list, str, int, float, bool or None."""
-        if depth > DEPTH:
-            raise ContentInvalid(f"the YAML is nested deeper than {DEPTH} levels")
-        event = self.take()
-        if isinstance(event, AliasEvent):
+        return self._made(self.take(), 0)
+
+    def _made(self, event: Any, depth: int) -> Any:
+        """The value that begins with this event."""
+        found: Any
+        before = self._left
+        kind = event.__class__
+        if kind is AliasEvent:
             if event.anchor not in self._anchors:
                 raise ContentInvalid("the YAML has an alias of nothing, or of itself")
             found, cost = self._anchors[event.anchor]
             self._spend(cost)
             return found
-        before = self._left
-        self._check(event)
+        if kind is not ScalarEvent and kind is not SequenceStartEvent and kind is not MappingStartEvent:
+            raise ContentInvalid("the YAML document is empty")
+        if event.tag is not None:
+            self._check(event)
         self._spend(1)
-        if isinstance(event, ScalarEvent):
+        if kind is ScalarEvent:
             found = resolve(event.value) if event.implicit[0] else event.value
-        elif isinstance(event, SequenceStartEvent):
+        elif depth >= DEPTH:
+            raise ContentInvalid(f"the YAML is nested deeper than {DEPTH} levels")
+        elif kind is SequenceStartEvent:
             found = []
-            while not isinstance(self.peek(), SequenceEndEvent):
-                found.append(self.value(depth + 1))
-            self.take()
-        elif isinstance(event, MappingStartEvent):
+            while (inner := self.take()).__class__ is not SequenceEndEvent:
+                found.append(self._made(inner, depth + 1))
+        else:
             found = {}
-            while not isinstance(self.peek(), MappingEndEvent):
-                key = self._key()
+            while (inner := self.take()).__class__ is not MappingEndEvent:
+                key = self._key(inner)
                 if self._is_strict and key in found:
                     raise ContentInvalid(f"the YAML has the key '{_shown(key)}' twice in one place")
-                found[key] = self.value(depth + 1)
-            self.take()
-        elif isinstance(event, DocumentEndEvent | yaml.events.StreamEndEvent):
-            raise ContentInvalid("the YAML document is empty")
-        else:
-            raise ContentInvalid("the YAML cannot be read")
+                found[key] = self._made(self.take(), depth + 1)
         if event.anchor is not None:
             self._anchors[event.anchor] = (found, before - self._left)
         return found
 
     def end(self) -> None:
         """The document ends here. What other documents follow in the stream is nobody's business: Helm reads the first."""
-        if not isinstance(self.peek(), DocumentEndEvent | yaml.events.StreamEndEvent):
+        if not isinstance(self.peek(), DocumentEndEvent | StreamEndEvent):
             raise ContentInvalid("the YAML goes on after its document")
 
-    def _key(self) -> str:
-        event = self.take()
+    def _key(self, event: Any) -> str:
         self._spend(1)
         if not isinstance(event, ScalarEvent) or event.anchor is not None:
             raise ContentInvalid("the YAML has a key that is no plain text")
-        self._check(event)
+        if event.tag is not None:
+            self._check(event)
         found = resolve(event.value) if event.implicit[0] else event.value
         if found == "<<" and event.implicit[0] and self._is_strict:
             raise ContentInvalid("the YAML merges mappings with '<<', which is not read here")
@@ -176,10 +175,9 @@ class Reader:
             raise ContentInvalid(f"the YAML has the key '{_shown(event.value)}', which is no text: quote it")
         return text_of(found) or event.value
 
-    def _check(self, event: NodeEvent) -> None:
-        tag = getattr(event, "tag", None)
-        if tag is not None and self._is_strict:
-            raise ContentInvalid(f"the YAML has the tag '{_shown(str(tag))}'; tags are not read here")
+    def _check(self, event: Any) -> None:
+        if event.tag is not None and self._is_strict:
+            raise ContentInvalid(f"the YAML has the tag '{_shown(str(event.tag))}'; tags are not read here")
 
     def _spend(self, count: int) -> None:
         self._left -= count
