@@ -249,15 +249,19 @@ def _refuse_rivals(change: _Change, publication: Publication) -> None:
             raise Conflict(f"'{rival.path}' is already there, of '{rival.package}': the two would have one address")
 
 
+def about_of(metadata: Mapping[str, object]) -> Mapping[str, str]:
+    """What a file speaks of, by what its row keeps."""
+    about = metadata.get(ABOUT)
+    return about if isinstance(about, dict) else {}
+
+
 def _judge_companions(change: _Change, actions: frozenset[Action], publication: Publication, package: Package) -> None:
     """What is there already and speaks of other bytes than those that were put (`Publication.companions`)."""
     ours = {new.path: new.staged.digest.hex for new in publication.files}
     for path in publication.companions:
         live = _live_file.first(package.pk, path) if path not in ours else None
-        about: object = live.metadata.get(ABOUT) if live is not None else None
-        if live is None or not isinstance(about, dict):
-            continue
-        if all(ours[name] == digest for name, digest in about.items() if name in ours):
+        about = about_of(live.metadata) if live is not None else {}
+        if live is None or all(ours[name] == digest for name, digest in about.items() if name in ours):
             continue
         if not publication.may_replace:
             raise Conflict(
