@@ -26,7 +26,17 @@ from repoman.core.records import Entry, Facts, FileEntry, Gather, Listing, NewFi
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import FOR_EVER, PAGE, REVALIDATE, SANDBOXED, attachment, link
 from repoman.core.strictxml import load, text
-from repoman.core.wire import BodyPlan, Document, DocumentBody, Head, HotLookup, Request, Response, StagedBody
+from repoman.core.wire import (
+    BodyPlan,
+    Document,
+    DocumentBody,
+    Head,
+    HotLookup,
+    Request,
+    Response,
+    StagedBody,
+    check_whole,
+)
 
 from . import listing
 from .complete import EXPECTED
@@ -49,6 +59,7 @@ CHECKSUM_BYTES = 4096
 ANNOUNCED_MOST = 100
 NAMES_READ = 50_000
 ALGORITHMS = ("md5", "sha1")  # those that clients ask for with every file; the others are computed when asked for
+CHANGES = "changes"  # in a file's metadata: other bytes may take its place
 TEXT = ("Content-Type", "text/plain; charset=us-ascii")
 CREATED = (*SANDBOXED, REVALIDATE)
 _TYPES = {
@@ -148,14 +159,15 @@ def file_headers(
     metadata: Mapping[str, object] | None = None,
 ) -> list[tuple[str, str]]:
     """All headers of a file but those of the edge. The checksums spare clients a request for each (C1)."""
+    known = metadata or {}
     headers = [
         ("Content-Type", served_type(name)),
         *SANDBOXED,
-        _caching(name),
+        REVALIDATE if known.get(CHANGES) else _caching(name),
         ("Content-Disposition", attachment(name)),
     ]
     for algorithm in ("sha1", "md5"):
-        value = (metadata or {}).get(algorithm)
+        value = known.get(algorithm)
         if isinstance(value, str):
             headers.append((f"X-Checksum-{algorithm.capitalize()}", value))
     if digest:
@@ -344,8 +356,7 @@ def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
     if isinstance(address, FolderPlace):
         raise MethodNotAllowed("folders are not uploaded; put files", allow=["GET", "HEAD"])
     check_policy(repo, address, BadRequest)
-    if "content-range" in head.headers:
-        raise BadRequest("Content-Range has no meaning on PUT: send the whole file")
+    check_whole(head)
     if isinstance(address, MetadataPlace):
         return DocumentBody(listing.METADATA_BYTES)
     if isinstance(address, ChecksumPlace):
@@ -370,6 +381,9 @@ def put(repo: Repo, request: Request, path: str) -> Response:
 
 def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
     metadata: dict[str, object] = {name: staged.others[name] for name in ALGORITHMS}
+    metadata["sha256"] = staged.digest.hex  # for checksums that came before
+    if repo.options.allow_redeploy:
+        metadata[CHANGES] = True
     about: dict[str, object] | None = None
     if place.part is not None and place.part.is_pom:
         facts = _pom(repo, place, staged)
@@ -479,10 +493,15 @@ def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
         _show(repo, place.package, [Gather(place.version, prefix, is_whole=True) for prefix in under])
     elif has_versions:
         named = [(each.text or "").strip() for each in root.iterfind("versioning/versions/version")]
-        known = {entry.name for entry in _held(repo, ListingRef("releases", place.package)).entries}
-        new = [version for version in dict.fromkeys(named) if version not in known][:ANNOUNCED_MOST]
-        _show(repo, place.package, [Gather(check_version(version), f"{version}/", is_whole=True) for version in new])
-        _note_plugin(repo, place.package)
+        latest = [text(root, "versioning/release"), text(root, "versioning/latest")]
+        releases = _held(repo, ListingRef("releases", place.package))
+        known = {entry.name for entry in releases.entries}
+        # What is new stands last, or is said to be; through a virtual repository many more are named that others have.
+        new = [version for version in dict.fromkeys([*latest, *reversed(named)]) if version and version not in known]
+        checked = [check_version(version) for version in new[:ANNOUNCED_MOST]]
+        _show(repo, place.package, [Gather(version, f"{version}/", is_whole=True) for version in checked])
+        if "plugin" not in releases.metadata:
+            _note_plugin(repo, place.package, next(filter(None, latest), ""))
 
 
 def _show(repo: Repo, package: str, gathers: list[Gather]) -> None:
@@ -496,13 +515,9 @@ def _show(repo: Repo, package: str, gathers: list[Gather]) -> None:
         repo.publish(Publication(package=package, gather=tuple(kept)))
 
 
-def _note_plugin(repo: Repo, package: str) -> None:
-    """Of a plugin whose name does not say so, the prefix is found when its version is whole."""
-    releases = _held(repo, ListingRef("releases", package))
-    if not releases.entries or "plugin" in releases.metadata:
-        return
-    newest = releases.entries[-1].name
-    found = _held(repo, ListingRef("version", package, arguments=(("version", newest),)))
+def _note_plugin(repo: Repo, package: str, version: str) -> None:
+    """Of a plugin whose name does not say so, the prefix is found when a version is whole."""
+    found = _held(repo, ListingRef("version", package, arguments=(("version", version),)))
     if not any(entry.metadata.get("packaging") == "maven-plugin" for entry in found.entries):
         return
     for file in (file for entry in found.entries for file in entry.files):
