@@ -28,7 +28,7 @@ from repoman.core.multipart import MultipartParser, is_form
 from repoman.core.records import Facts, FileEntry, NewFile, NewVersion, Publication, Rendered, Staged
 from repoman.core.refs import FileRef, ListingRef, VersionRef
 from repoman.core.served import REVALIDATE, SANDBOXED, attachment
-from repoman.core.wire import BodyPlan, Head, HotLookup, Parts, PartsBody, Request, Response, StagedBody
+from repoman.core.wire import BodyPlan, Head, HotLookup, Parts, PartsBody, Request, Response, StagedBody, check_whole
 
 from . import listing, names
 from .chartyaml import load
@@ -205,6 +205,7 @@ def info(repo: Repo, request: Request) -> Response:
 
 def admit_charts(repo: Repo, head: Head) -> BodyPlan:
     """A form, or the archive itself under whatever type: curl calls it a form's fields where nobody says otherwise."""
+    check_whole(head)
     content_type = head.headers.get("content-type") or ""
     if is_form(content_type):
         return PartsBody(MultipartParser(content_type), limit=CHART_BYTES, max_parts=100)
@@ -212,11 +213,13 @@ def admit_charts(repo: Repo, head: Head) -> BodyPlan:
 
 
 def admit_file(repo: Repo, head: Head, **captured: str) -> BodyPlan:
+    check_whole(head)
     is_provenance = head.path.endswith(names.PROVENANCE)
     return StagedBody(limit=PROVENANCE_BYTES if is_provenance else CHART_BYTES)
 
 
 def admit_provenance(repo: Repo, head: Head) -> BodyPlan:
+    check_whole(head)
     return StagedBody(limit=PROVENANCE_BYTES)
 
 

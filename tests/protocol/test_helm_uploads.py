@@ -295,6 +295,13 @@ def test_helm_m4_forms_that_are_refused(charts: Charts) -> None:
     assert charts.index()["entries"] == {}
 
 
+def test_c3_an_upload_in_a_content_coding_is_refused(charts: Charts) -> None:
+    for path in ("api/charts", "api/prov"):
+        answer = charts.client.post(charts.base + path, content=DATA, headers={"Content-Encoding": "gzip"})
+        refused(answer, 415)
+    assert charts.index()["entries"] == {}
+
+
 def test_a_body_that_is_cut_publishes_nothing(charts: Charts) -> None:
     connection = http.client.HTTPConnection(charts.server.host, timeout=20)
     request = next(charts.client.auth.auth_flow(charts.client.build_request("POST", "/")))  # type: ignore[union-attr]

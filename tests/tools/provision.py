@@ -284,6 +284,13 @@ TOOLS: tuple[Tool, ...] = (
         unlisted=True,
         bench=True,
     ),
+    GoTool(
+        "helm-cm-push",
+        "github.com/chartmuseum/helm-push",
+        "github.com/chartmuseum/helm-push/cmd/helm-cm-push",
+        "v0.10.4",
+        unlisted=True,
+    ),
     GoTool("helm3", "helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm", "v3.21.4"),
     GoTool("helm4", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", "v4.2.4"),
     GoTool(
