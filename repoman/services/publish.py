@@ -270,7 +270,7 @@ def _judge_companions(change: _Change, actions: frozenset[Action], publication: 
         if Action.DELETE not in actions:
             raise Forbidden(f"replacing what '{path}' speaks of needs the maintainer role")
         revision = change.stamp()
-        writes.links_of([live.pk]).delete()
+        _renew(change, {live.pk}, [])
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
         record(
             "file:delete",
