@@ -38,11 +38,12 @@ from repoman.core import clock
 from repoman.core.actor import system_actor
 from repoman.core.digest import Digest
 from repoman.core.errors import FileNotFound, Unavailable
-from repoman.core.format import handlers
-from repoman.core.refs import FileRef
+from repoman.core.format import handler_for, handlers
+from repoman.core.refs import FileRef, ListingRef
 from repoman.jobs.progress import Progress, silent
 from repoman.policy import quota
 from repoman.sources.models import Fill, UpstreamDocument
+from repoman.sources.remote import document_key
 
 from . import delete, upload
 from .collect import nameless, pages
@@ -53,6 +54,7 @@ PAGE = 500
 IDLE_SECONDS = 120  # sessions that a request used more recently are not touched
 OLD_TOMBSTONE_SECONDS = 2 * 86400
 OLD_CLAIM_SECONDS = 3600
+INDEX_KEY = document_key(ListingRef("packages"))
 
 
 @dataclass(slots=True)
@@ -758,10 +760,12 @@ def upstream_documents(run: _Run) -> None:
             current = UpstreamDocument.objects.filter(pk=row.pk).first()
             if current is not None and (fault := _document_fault(current)):
                 same = UpstreamDocument.objects.filter(pk=row.pk, checked_at=current.checked_at)
+                if handler_for(row.repository.format).is_indexed:  # what names it is read anew with it
+                    same = UpstreamDocument.objects.filter(Q(pk__in=same) | Q(repository=row.repository, key=INDEX_KEY))
                 run.problem(
                     f"{row.repository.key} {row.key}",
                     fault,
-                    repair=lambda same=same: write(lambda: same.delete()[0]) == 1,  # type: ignore[misc]
+                    repair=lambda same=same: write(lambda: same.delete()[0]) > 0,  # type: ignore[misc]
                 )
         run.seen(len(page))
 

@@ -36,6 +36,8 @@ from . import suspect
 from .transactions import write
 from .upload import spend, take
 
+ABOUT = "about"  # in a file's metadata: what it speaks of
+
 _stored = Prepared(lambda digest: Blob.objects.filter(digest=digest).values_list("storage_key", "size", "stamp"))
 
 
@@ -108,8 +110,12 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         change = _Change(writes.lock_repository(repository), actor, clock.now(), surplus=surplus, healed=healed)
         if not change.handler.names_differ_by_case and package.revision == 0:
             _refuse_twin(package)
+        _judge_subjects(publication, package)
         for new_file in publication.files:
             _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex])
+        if publication.rivals:
+            _refuse_rivals(change, publication)
+        _judge_companions(change, actions, publication, package)
         version = None
         if publication.version is not None:
             version = _put_version(change, publication, package, publication.version, blobs)
@@ -201,7 +207,7 @@ def _put_file(
         blob=blob,
         media_type=new.media_type,
         held_by_version=new.held_by_version,
-        metadata=dict(new.metadata),
+        metadata={**new.metadata, ABOUT: dict(new.about)} if new.about else dict(new.metadata),
         uploaded_by_id=change.actor.principal_id,
         origin=publication.origin[:255],
         upstream_published_at=new.published_at,
@@ -221,6 +227,60 @@ def _put_file(
         digest=f"sha256:{blob.digest}",
         bytes=blob.size,
     )
+
+
+def _judge_subjects(publication: Publication, package: Package) -> None:
+    """A file that speaks of another's bytes comes only beside those (`NewFile.about`)."""
+    ours = {new.path: new.staged.digest.hex for new in publication.files}
+    for new in publication.files:
+        for path, digest in new.about.items():
+            live = _live_file.first(package.pk, path) if path not in ours else None
+            there = ours.get(path) or (live.blob.digest if live is not None else digest)
+            if there != digest:
+                raise ContentInvalid(
+                    f"'{new.path}' speaks of '{path}' with sha256 {digest}; the one it would stand beside has {there}"
+                )
+
+
+def _refuse_rivals(change: _Change, publication: Publication) -> None:
+    """Two files that clients ask for at one address cannot both be there."""
+    for rival in publication.rivals:
+        if selectors.live_artifact(change.repository.pk, rival.package, rival.path) is not None:
+            raise Conflict(f"'{rival.path}' is already there, of '{rival.package}': the two would have one address")
+
+
+def about_of(metadata: Mapping[str, object]) -> Mapping[str, str]:
+    """What a file speaks of, by what its row keeps."""
+    about = metadata.get(ABOUT)
+    return about if isinstance(about, dict) else {}
+
+
+def _judge_companions(change: _Change, actions: frozenset[Action], publication: Publication, package: Package) -> None:
+    """What is there already and speaks of other bytes than those that were put (`Publication.companions`)."""
+    ours = {new.path: new.staged.digest.hex for new in publication.files}
+    for path in publication.companions:
+        live = _live_file.first(package.pk, path) if path not in ours else None
+        about = about_of(live.metadata) if live is not None else {}
+        if live is None or all(ours[name] == digest for name, digest in about.items() if name in ours):
+            continue
+        if not publication.may_replace:
+            raise Conflict(
+                f"'{path}' is there and speaks of other bytes than these; remove it, or send what belongs to it"
+            )
+        if Action.DELETE not in actions:
+            raise Forbidden(f"replacing what '{path}' speaks of needs the maintainer role")
+        revision = change.stamp()
+        _renew(change, {live.pk}, [])
+        writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
+        record(
+            "file:delete",
+            actor=change.actor,
+            repository=change.repository,
+            revision=revision,
+            subject=f"{package.name}/{path}",
+            digest=f"sha256:{live.blob.digest}",
+            bytes=live.blob.size,
+        )
 
 
 def _put_version(
