@@ -20,6 +20,7 @@ PAGES = {
     "oci": "docs/formats/oci.md",
     "npm": "docs/formats/npm.md",
     "pypi": "docs/formats/pypi.md",
+    "helm": "docs/formats/helm.md",
     "generic": "docs/formats/generic.md",
     "api": "docs/api.md",
 }
