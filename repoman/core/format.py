@@ -250,8 +250,8 @@ class FormatHandler(ABC):
     - `version_by_digest`: a version is a document, named by its digest (OCI).
     - `files_are_packages`: every file is a package of its own (generic).
     - `versions_own_files`: a file belongs to one version and goes with it; the last file takes its version along.
-    - `comes_in_parts`: clients publish a version's files one by one; they can be read before `complete` shows the version.
     - `burns`: what never comes back under its name once it was removed: "version", "file", or nothing.
+    - `files_may_wait`: files are published one by one, and one may be in no version yet.
     - `is_listed`: an upstream says in a listing ("versions" of a package) which files there are, with their addresses
       and digests; otherwise files are asked for directly.
     - `is_indexed`: the listing "packages" is one document with all that the repository holds, made of a part for each
@@ -270,8 +270,8 @@ class FormatHandler(ABC):
     version_by_digest: ClassVar[bool] = False
     files_are_packages: ClassVar[bool] = False
     versions_own_files: ClassVar[bool] = False
-    comes_in_parts: ClassVar[bool] = False
     burns: ClassVar[str] = ""
+    files_may_wait: ClassVar[bool] = False
     is_listed: ClassVar[bool] = False
     is_indexed: ClassVar[bool] = False
     digests: ClassVar[tuple[str, ...]] = ()
@@ -336,6 +336,11 @@ class FormatHandler(ABC):
         after which nobody can have missed another's file; pure and quick. Raises ContentInvalid where they contradict each
         other: then nothing of the publication is kept."""
         return Gathered()
+
+    def is_beside(self, path: str, other: str) -> bool:
+        """Where versions own their files: whether `other` is only about the file at `path` (its signature, its metadata),
+        and goes with it. Asked for paths that begin with that one."""
+        return other.startswith(f"{path}.")
 
     def version_of(self, ref: FileRef) -> str:
         """The version that a file belongs to by its path; "" where paths do not say that."""

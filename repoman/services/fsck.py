@@ -522,19 +522,19 @@ def version_parts(run: _Run) -> None:
 def owned_files(run: _Run) -> None:
     """A live file of a format whose versions own their files is named by a live version of its package.
 
-    Without one it can be fetched by its address, and no listing shows it; where versions come in parts, a local repository
-    may have such files. Repair: in a remote it is closed, for it is only a copy and will be fetched again. In a local
-    repository none: closing it would begin its end. Publishing the same bytes again gives it to its version.
+    Without one it can be fetched by its address, and no listing shows it. Repair: in a remote it is closed, for it is only
+    a copy and will be fetched again. In a local repository none: closing it would begin its end. Publishing the same bytes
+    again gives it to its version. Where files are published one by one, those of a local repository may wait for theirs.
     """
     owning = [name for name, handler in handlers().items() if handler.versions_own_files]
-    in_parts = [name for name in owning if handlers()[name].comes_in_parts]
+    waiting = [name for name, handler in handlers().items() if handler.files_may_wait]
     naming = VersionArtifact.objects.filter(
         artifact=OuterRef("pk"), version__removed_revision=None, version__package=OuterRef("package")
     )
     live = Artifact.objects.filter(removed_revision=None, package__repository__format__in=owning)
     # A repository that is being deleted loses its versions first.
     lone = live.filter(~Exists(naming)).exclude(package__repository__state=Repository.State.DELETING)
-    lone = lone.exclude(package__repository__format__in=in_parts, package__repository__type=Repository.Type.LOCAL)
+    lone = lone.exclude(package__repository__format__in=waiting, package__repository__type=Repository.Type.LOCAL)
     for page in _pages(lone.select_related("package__repository")):
         for row in page:
             package = row.package

@@ -201,7 +201,7 @@ def _put_file(
     if live is not None:
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
         change.replaced = True
-    artifact = writes.insert_artifact(
+    row = writes.insert_artifact(
         package=package,
         path=new.path,
         blob=blob,
@@ -216,7 +216,7 @@ def _put_file(
         added_revision=revision,
     )
     if live is not None and change.handler.versions_own_files:
-        writes.links_of([live.pk]).update(artifact=artifact)
+        _renew(change, {live.pk}, [row.pk])
     change.created = change.created or live is None
     record(
         "file:replace" if live else "file:publish",
@@ -270,7 +270,7 @@ def _judge_companions(change: _Change, actions: frozenset[Action], publication: 
         if Action.DELETE not in actions:
             raise Forbidden(f"replacing what '{path}' speaks of needs the maintainer role")
         revision = change.stamp()
-        writes.links_of([live.pk]).delete()
+        _renew(change, {live.pk}, [])
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
         record(
             "file:delete",
@@ -338,21 +338,32 @@ def _gather(
     options = change.handler.parse_options(change.repository.options)
     found = change.handler.complete(package.name, gather, files, options)
     if found.version is not None:
-        _put_version(change, publication, package, found.version, blobs)
-    if not found.outdated:
-        return
-    outdated = dict(rows.filter(path__in=found.outdated).values_list("path", "pk"))
-    writes.links_of(outdated.values()).delete()
-    for path, key in outdated.items():
+        version = _put_version(change, publication, package, found.version, blobs)
+        if found.version.metadata and version.metadata != found.version.metadata:  # its files say more by now
+            change.stamp()
+            Version.objects.filter(pk=version.pk).update(metadata=dict(found.version.metadata))
+    outdated = list(rows.filter(path__in=found.outdated).order_by("path")) if found.outdated else []
+    if outdated:
         revision = change.stamp()
-        writes.close(Artifact.objects.filter(pk=key), revision, change.moment)
+        _renew(change, {row.pk for row in outdated}, [])
+        writes.close(Artifact.objects.filter(pk__in=[row.pk for row in outdated]), revision, change.moment)
+    for row in outdated:
         record(
             "file:expire",
             actor=change.actor,
             repository=change.repository,
-            revision=revision,
-            subject=f"{package.name}/{path}",
+            revision=change.revision,
+            subject=f"{package.name}/{row.path}",
         )
+
+
+def _renew(change: _Change, gone: set[int], instead: list[int]) -> None:
+    """Versions that name files which leave name those that come instead: a live version names what is live (ids)."""
+    revision = change.stamp()
+    for version in Version.objects.filter(versionartifact__artifact__in=gone, removed_revision=None).distinct():
+        links = VersionArtifact.objects.filter(version=version).exclude(artifact__in=gone)
+        files = [*links.values_list("artifact_id", flat=True), *instead]
+        writes.renew_version(version, files, revision, change.moment)
 
 
 def _extend(change: _Change, version: Version, parts: list[Artifact]) -> None:
