@@ -92,19 +92,22 @@ def file(repo: Repo, request: Request, file: str) -> Response:
 
 
 def _found(repo: Repo, file: str) -> FileRef:
-    """The file of the chart that has it: names and versions may both have dashes. Raises FileNotFound."""
+    """The file of the chart that has it: names and versions may both have dashes. Of two that have it, in a virtual
+    repository, what was published here comes before an upstream's. Raises FileNotFound."""
     readings = names.readings(file)
     if not readings:
         raise FileNotFound(f"{repo.key} has no file '{names.shown(file)}'")
-    if len(readings) > 1:
-        for name, version in readings:
-            try:
-                found = repo.listing(ListingRef("versions", name))
-            except PackageNotFound:
-                continue
-            if any(entry.name == version for entry in found.entries):
+    upstreams: list[str] = []
+    for name, version in readings if len(readings) > 1 else ():
+        try:
+            found = repo.listing(ListingRef("versions", name))
+        except PackageNotFound:
+            continue
+        for listed in (listed for entry in found.entries if entry.name == version for listed in entry.files):
+            if listed.path == file and not listed.url:
                 return FileRef(name, file)
-    return FileRef(readings[0][0], file)
+            upstreams += [name] if listed.path == file else []
+    return FileRef(upstreams[0] if upstreams else readings[0][0], file)
 
 
 def file_headers(

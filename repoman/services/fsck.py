@@ -47,6 +47,7 @@ from repoman.sources.remote import document_key
 
 from . import delete, upload
 from .collect import nameless, pages
+from .publish import ABOUT, about_of
 from .release import for_update, lock_blobs, lock_namespace, release
 from .transactions import write
 
@@ -552,6 +553,20 @@ def _close_file(row: Artifact) -> bool:
     return True
 
 
+def companions(run: _Run) -> None:
+    """A live file that speaks of another file's bytes stands beside no other bytes. Repair: none; which of the two is right
+    is a decision."""
+    speaking = Artifact.objects.filter(removed_revision=None, metadata__has_key=ABOUT)
+    for page in _pages(speaking.select_related("package__repository")):
+        for row in page:
+            for path, digest in about_of(row.metadata).items():
+                beside = Artifact.objects.filter(package=row.package, path=path, removed_revision=None)
+                if beside.exclude(blob__digest=digest).exists():
+                    name = f"{row.package.repository.key} {row.package.name} {row.path}"
+                    run.problem(name, f"it speaks of other bytes than '{path}' has", [name])
+        run.seen(len(page))
+
+
 def burned_names(run: _Run) -> None:
     """What is burned in a local repository, a version's or a file's name by its format, is not live there.
 
@@ -806,6 +821,7 @@ CHECKS: tuple[Callable[[_Run], None], ...] = (
     tag_targets,
     version_parts,
     owned_files,
+    companions,
     burned_names,
     revisions,
     package_revisions,

@@ -108,7 +108,8 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         package = writes.package(repository, publication.package, display_name=publication.display_name)
         quota.hold(repository.namespace_id, blobs.values())
         change = _Change(writes.lock_repository(repository), actor, clock.now(), surplus=surplus, healed=healed)
-        if not change.handler.names_differ_by_case and package.revision == 0:
+        is_new_name = package.revision == 0 and repository.type == Repository.Type.LOCAL
+        if is_new_name and not change.handler.names_differ_by_case:
             _refuse_twin(package)
         _judge_subjects(publication, package)
         for new_file in publication.files:

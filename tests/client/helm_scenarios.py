@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,6 @@ class Desk:
                 **kept,
                 "HOME": str(self.home),
                 "HELM_PLUGINS": str(self.home / "plugins"),
-                "GNUPGHOME": str(self.home / "gnupg"),
                 "NO_PROXY": "127.0.0.1,localhost",
                 **(environment or {}),
             },
@@ -140,11 +140,13 @@ def install_plugin(desk: Desk) -> None:
 
 def make_key(desk: Desk) -> tuple[Path, Path]:
     """A signing key in the old format that helm reads: secret and public keyrings."""
-    desk.folder("gnupg").chmod(0o700)
-    desk.run("gpg", "--batch", "--passphrase", "", "--quick-generate-key", "Tester <t@example.org>", "rsa2048", "sign")
     secret, public = desk.home / "secring.gpg", desk.home / "pubring.gpg"
-    desk.run("gpg", "--batch", "--output", secret, "--export-secret-keys")
-    desk.run("gpg", "--batch", "--output", public, "--export")
+    with tempfile.TemporaryDirectory(prefix="gpg", ignore_cleanup_errors=True) as home:  # its sockets need a short path
+        gpg = ("gpg", "--homedir", home, "--batch")
+        desk.run(*gpg, "--passphrase", "", "--quick-generate-key", "Tester <t@example.org>", "rsa2048", "sign")
+        desk.run(*gpg, "--output", secret, "--export-secret-keys")
+        desk.run(*gpg, "--output", public, "--export")
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True, timeout=60)
     return secret, public
 
 

@@ -25,6 +25,11 @@ CLIENTS = tuple(
 # Sections whose heading names versions of one command run once with each.
 VERSIONED = {
     "Helm 3 and 4": ("helm", ("helm3", "helm4")),
+    "Use with Helm 3 and 4": ("helm", ("helm3", "helm4")),
+    "Dependencies with Helm 3 and 4": ("helm", ("helm3", "helm4")),
+    "Publish with curl": ("helm", ("helm4",)),
+    "Replace and remove": ("helm", ("helm4",)),
+    "Remote and virtual repositories": ("helm", ("helm3",)),
     "cosign 2": ("cosign", ("cosign2",)),
     "cosign 3": ("cosign", ("cosign3",)),
     "Yarn 1": ("yarn", ("yarn1",)),

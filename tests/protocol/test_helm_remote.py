@@ -384,6 +384,23 @@ def test_helm_v9_h1_a_local_name_hides_the_upstreams(server: Server, upstream: U
     all_links_work(group.charts)
 
 
+def test_a10_h1_an_upstream_cannot_take_the_address_of_a_local_chart(server: Server, upstream: Upstream) -> None:
+    """`foo-1` of version 2.0.0 and `foo` of version 1-2.0.0 have one file name."""
+    group = Group(server, upstream)
+    data = offer(upstream, ("foo-1", "2.0.0"))
+    assert group.charts.get("charts/foo-1-2.0.0.tgz").content == data["foo-1-2.0.0.tgz"]
+    ours = group.local.publish("foo", "1-2.0.0")
+    assert group.charts.get("charts/foo-1-2.0.0.tgz").content == ours
+    refused(group.charts.get("charts/foo-1-2.0.0.tgz.prov"), 404)
+
+
+def test_a8_an_upstreams_names_may_differ_by_case_alone(charts: Charts, upstream: Upstream) -> None:
+    data = offer(upstream, ("demo", "1.0.0"), ("Demo", "1.0.0"))
+    assert list(charts.index()["entries"]) == ["Demo", "demo"]
+    for file, content in data.items():
+        assert charts.get(f"charts/{file}").content == content
+
+
 def test_f4_a_private_member_shows_nothing_and_its_names_are_not_asked_for(server: Server, upstream: Upstream) -> None:
     group = Group(server, upstream)
     private = group.add("local", anonymous_read=False)

@@ -294,3 +294,15 @@ def test_formats_without_such_a_document_say_so() -> None:
         npm.frame("", None, "")
     with pytest.raises(ContentInvalid):
         npm.split_index(b"", url="", media_type="")
+
+
+def test_fsck_finds_a_file_beside_other_bytes_than_it_speaks_of(charts: Repository, actor: Actor) -> None:
+    put(charts, actor, "demo")
+    live = Artifact.objects.get(path="demo-1.0.0.tgz")
+    new = NewFile("demo-1.0.0.tgz.prov", store.stage(b"proof"), about={live.path: live.blob.digest})
+    version = NewVersion("1.0.0", files=(new.path,), optional=(live.path,))
+    publish.publish(charts, actor, ALL_ACTIONS, Publication("demo", files=(new,), version=version))
+    assert not fsck().problems
+    Artifact.objects.filter(path=new.path).update(metadata={"about": {live.path: "0" * 64}})
+    (problem,) = fsck().problems
+    assert problem.check == "companions" and new.path in problem.subject
