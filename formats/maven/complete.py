@@ -19,7 +19,8 @@ EXPECTED = "expected"  # the key of a checksum that came before its file
 Files = Mapping[str, Mapping[str, object]]
 
 
-def complete(package: str, gather: Gather, files: Files, keep_builds: int) -> Gathered:
+def complete(package: str, gather: Gather, files: Files, keep_builds: int, named: frozenset[str]) -> Gathered:
+    """`named`: files of the version as it is shown already. What comes after them is shown with them."""
     check_sums(files)
     artifact = package.partition(":")[2]
     parts: dict[str, Part] = {}
@@ -29,10 +30,14 @@ def complete(package: str, gather: Gather, files: Files, keep_builds: int) -> Ga
         part = part_of(artifact, gather.version, path.partition("/")[2]) if path not in said else None
         if part is not None:
             parts[path] = part
+
+    def is_shown(paths: list[str]) -> bool:
+        return gather.is_whole or not named.isdisjoint(paths) or _is_whole(paths, parts, files)
+
     builds: dict[str, list[str]] = {}
     for path, part in parts.items():
         builds.setdefault(part.build, []).append(path)
-    shown = {build: paths for build, paths in builds.items() if gather.is_whole or _is_shown(paths, parts, files)}
+    shown = {build: paths for build, paths in builds.items() if is_shown(paths)}
     if not shown:
         return Gathered(outdated=tuple(sorted(checked)))
     others = [path for path in files if path not in parts and path not in said]
@@ -60,7 +65,7 @@ def check_sums(files: Files) -> None:
             )
 
 
-def _is_shown(paths: list[str], parts: Mapping[str, Part], files: Files) -> bool:
+def _is_whole(paths: list[str], parts: Mapping[str, Part], files: Files) -> bool:
     poms = [path for path in paths if parts[path].is_pom]
     if not poms:
         return False

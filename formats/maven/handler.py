@@ -42,6 +42,7 @@ class Maven(FormatHandler):
     options: ClassVar[type] = MavenOptions
     versions_own_files: ClassVar[bool] = True
     files_may_wait: ClassVar[bool] = True
+    names_differ_by_case: ClassVar[bool] = False
     digests: ClassVar[tuple[str, ...]] = views.ALGORITHMS
     routes: ClassVar[tuple[Route, ...]] = (
         Route(
@@ -91,8 +92,16 @@ class Maven(FormatHandler):
     def inspect(self, path: str, file: BinaryIO, size: int) -> Facts:
         return package.inspect(path, file, size)
 
-    def complete(self, name: str, gather: Gather, files: Mapping[str, Mapping[str, object]], options: Any) -> Gathered:
-        return complete.complete(name, gather, files, options.keep_snapshots)
+    def complete(
+        self,
+        package: str,
+        gather: Gather,
+        files: Mapping[str, Mapping[str, object]],
+        options: Any,
+        *,
+        named: frozenset[str] = frozenset(),
+    ) -> Gathered:
+        return complete.complete(package, gather, files, options.keep_snapshots, named)
 
     def is_beside(self, path: str, other: str) -> bool:
         return is_beside(path, other)

@@ -330,11 +330,17 @@ class FormatHandler(ABC):
     # files that are published one by one
 
     def complete(
-        self, package: str, gather: Gather, files: Mapping[str, Mapping[str, object]], options: Any
+        self,
+        package: str,
+        gather: Gather,
+        files: Mapping[str, Mapping[str, object]],
+        options: Any,
+        *,
+        named: frozenset[str] = frozenset(),
     ) -> Gathered:
-        """What the live files below `gather.under` (path → metadata) make of the version. Called inside the transaction,
-        after which nobody can have missed another's file; pure and quick. Raises ContentInvalid where they contradict each
-        other: then nothing of the publication is kept."""
+        """What the live files below `gather.under` (path → metadata) make of the version; `named` are those it has already.
+        Called inside the transaction, after which nobody can have missed another's file; pure and quick. Raises
+        ContentInvalid where they contradict each other: then nothing of the publication is kept."""
         return Gathered()
 
     def is_beside(self, path: str, other: str) -> bool:

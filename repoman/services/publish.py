@@ -10,6 +10,8 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from django.db.models import Exists, OuterRef
+
 from repoman.blobs import store
 from repoman.blobs.models import Blob
 from repoman.catalog import selectors, writes
@@ -335,9 +337,18 @@ def _gather(
     committed, and is seen here, or comes after this and sees all of it."""
     end = selectors.after_prefix(gather.under)
     rows = Artifact.objects.filter(package=package, path__gte=gather.under, path__lt=end, removed_revision=None)
-    files = dict(rows.filter(gate_state=Content.Gate.OPEN).values_list("path", "metadata"))
+    naming = VersionArtifact.objects.filter(
+        artifact=OuterRef("pk"), version__name=gather.version, version__removed_revision=None
+    )
+    files: dict[str, Mapping[str, object]] = {}
+    named: set[str] = set()
+    found_rows = rows.filter(gate_state=Content.Gate.OPEN).annotate(is_named=Exists(naming))
+    for path, metadata, is_named in found_rows.values_list("path", "metadata", "is_named"):
+        files[path] = metadata
+        if is_named:
+            named.add(path)
     options = change.handler.parse_options(change.repository.options)
-    found = change.handler.complete(package.name, gather, files, options)
+    found = change.handler.complete(package.name, gather, files, options, named=frozenset(named))
     if found.version is not None:
         version = _put_version(change, publication, package, found.version, blobs)
         if found.version.metadata and version.metadata != found.version.metadata:  # its files say more by now

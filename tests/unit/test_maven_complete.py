@@ -85,6 +85,17 @@ def test_maven_the_version_says_what_its_pom_says() -> None:
     assert found.version is not None and found.version.metadata == {"packaging": "jar", "name": "Demo"}
 
 
+def test_maven_g3_what_comes_later_belongs_to_a_version_that_is_shown() -> None:
+    store = Store()
+    store.put("1.0/demo-1.0-linux.jar", {})
+    store.put("1.0/demo-1.0.module", {})
+    assert store.listed == {}
+    store.say_whole("1.0")
+    store.put("1.0/demo-1.0-windows.jar", {})
+    store.put("1.0/ivy.xml", {})
+    assert store.listed == {"1.0": set(store.files)} and len(store.files) == 4
+
+
 # --- checksums that came before their file ---------------------------------------------------------------------------
 
 
@@ -204,6 +215,7 @@ class Store:
             Gather(version, under, is_whole),
             {path: metadata for path, metadata in self.files.items() if path.startswith(under)},
             self.keep,
+            frozenset(self.listed.get(version, ())),
         )
         if found.version is not None:
             assert set(found.version.files) <= set(self.files)
