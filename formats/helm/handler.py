@@ -96,9 +96,6 @@ class Helm(FormatHandler):
         if error.detail:
             found["detail"] = dict(error.detail)
         headers = [views.JSON, *SANDBOXED, ("Cache-Control", "no-store")]
-        size = error.detail.get("size")
-        if isinstance(error, errors.RangeInvalid) and isinstance(size, int):
-            headers.append(("Content-Range", f"bytes */{size}"))
         return Response(error.status, headers, orjson.dumps(found, default=str))
 
     def normalize(self, name: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import orjson
 
 from repoman.core.errors import ContentInvalid, NameInvalid, PackageNotFound, VersionNotFound
+from repoman.core.names import shown
 from repoman.core.records import Document, Entry, Frame, ListedFile, Listing
 from repoman.core.refs import ListingRef
 from repoman.core.served import link
@@ -63,7 +64,7 @@ def render(ref: ListingRef, listing: Listing, form: str, address: str) -> Docume
         return Document(_one(ref, listing), JSON_TYPE)
     entries = texts(listing)
     if not entries:
-        raise PackageNotFound(f"there is no chart '{names.shown(ref.package)}' in this repository")
+        raise PackageNotFound(f"there is no chart '{shown(ref.package)}' in this repository")
     return Document(b"[" + b",".join(entries) + b"]", JSON_TYPE)
 
 
@@ -73,7 +74,7 @@ def _one(ref: ListingRef, listing: Listing) -> bytes:
         file = archive_of(entry)
         if file is not None:
             return _entry_text(entry, file)
-    raise VersionNotFound(f"there is no chart '{names.shown(ref.package)}' of version '{names.shown(version)}' here")
+    raise VersionNotFound(f"there is no chart '{shown(ref.package)}' of version '{shown(version)}' here")
 
 
 def chosen(listing: Listing, version: str) -> list[Entry]:
@@ -130,7 +131,7 @@ def parse(ref: ListingRef, body: bytes, *, url: str) -> Listing:
     for package, listing in split(body, url=url):
         if package == ref.package:
             return listing
-    raise ContentInvalid(f"the index does not have the chart '{names.shown(ref.package)}'")
+    raise ContentInvalid(f"the index does not have the chart '{shown(ref.package)}'")
 
 
 def split(body: bytes, *, url: str) -> Iterator[tuple[str, Listing]]:

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from repoman.core.errors import ContentInvalid, NameInvalid
+from repoman.core.names import shown
 
 from . import names
 from .chartyaml import DEPTH, text_of
@@ -41,7 +42,7 @@ def entry_of(found: object) -> tuple[str, str, str]:
     fields["apiVersion"] = fields["apiVersion"] or "v1"  # as charts for Helm 2 were written
     if fields["apiVersion"] not in API_VERSIONS:
         raise ContentInvalid(
-            f"Chart.yaml has apiVersion '{names.shown(fields['apiVersion'])}'; known are {' and '.join(API_VERSIONS)}"
+            f"Chart.yaml has apiVersion '{shown(fields['apiVersion'])}'; known are {' and '.join(API_VERSIONS)}"
         )
     for name in ("name", "version"):
         if not fields[name]:
@@ -49,7 +50,7 @@ def entry_of(found: object) -> tuple[str, str, str]:
     if fields["name"] != _plain(given["name"], "name"):
         raise NameInvalid("the chart's name contains characters that cannot be printed")
     if fields["type"] not in ("", *TYPES):
-        raise ContentInvalid(f"Chart.yaml has type '{names.shown(fields['type'])}'; known are {' and '.join(TYPES)}")
+        raise ContentInvalid(f"Chart.yaml has type '{shown(fields['type'])}'; known are {' and '.join(TYPES)}")
     names.check_name(fields["name"])
     names.check_version(fields["version"])
     names.file_name(fields["name"], fields["version"])
@@ -169,11 +170,11 @@ def _dependencies(value: Any, where: str) -> list[dict[str, Any]]:
         alias = item.get("alias", "")
         if alias and _ALIAS.match(alias) is None:
             raise ContentInvalid(
-                f"Chart.yaml: dependency '{names.shown(item['name'])}' has an alias with other characters than letters, "
+                f"Chart.yaml: dependency '{shown(item['name'])}' has an alias with other characters than letters, "
                 "digits, '_' and '-'"
             )
         if (alias or item["name"]) in taken:
-            raise ContentInvalid(f"Chart.yaml has two dependencies '{names.shown(alias or item['name'])}'")
+            raise ContentInvalid(f"Chart.yaml has two dependencies '{shown(alias or item['name'])}'")
         taken.add(alias or item["name"])
     return found
 

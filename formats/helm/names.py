@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from repoman.core.errors import NameInvalid
-from repoman.core.names import check_path
+from repoman.core.names import check_path, shown
 
 CHART = ".tgz"
 PROVENANCE = ".prov"
@@ -97,8 +97,3 @@ def readings(file: str) -> tuple[tuple[str, str], ...]:
     cuts = [at for at, character in enumerate(stem) if character == "-" and at]
     found = [(stem[:at], stem[at + 1 :]) for at in cuts if is_version(stem[at + 1 :])]
     return tuple(sorted(found, key=lambda pair: _STRICT.match(pair[1]) is None))
-
-
-def shown(text: str, most: int = 100) -> str:
-    """A stranger's text as it may stand in a sentence of ours."""
-    return text[:most].encode("unicode_escape").decode("ascii")

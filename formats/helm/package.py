@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from repoman.core import tarballs
 from repoman.core.errors import ContentInvalid
+from repoman.core.names import shown
 from repoman.core.records import Facts
 
 from . import names
@@ -102,9 +103,7 @@ def read_provenance(data: bytes) -> tuple[str, str, str]:
     told = files.get(names.file_name(name, version)) if isinstance(files, dict) else None
     match = _SUM.match(told) if isinstance(told, str) else None
     if match is None:
-        raise ContentInvalid(
-            f"the provenance file has no sha256 digest of '{names.shown(names.file_name(name, version))}'"
-        )
+        raise ContentInvalid(f"the provenance file has no sha256 digest of '{shown(names.file_name(name, version))}'")
     return name, version, match[1]
 
 

@@ -25,9 +25,10 @@ from repoman.core.errors import (
 )
 from repoman.core.format import Repo
 from repoman.core.multipart import MultipartParser, is_form
+from repoman.core.names import shown
 from repoman.core.records import Facts, FileEntry, NewFile, NewVersion, Publication, Rendered, Staged
 from repoman.core.refs import FileRef, ListingRef, VersionRef
-from repoman.core.served import REVALIDATE, SANDBOXED, attachment
+from repoman.core.served import REVALIDATE, SANDBOXED, attachment, freshness
 from repoman.core.wire import BodyPlan, Head, HotLookup, Parts, PartsBody, Request, Response, StagedBody, check_whole
 
 from . import listing, names
@@ -50,9 +51,7 @@ def answer(value: object, status: int = 200) -> Response:
 
 
 def _document(document: Rendered) -> Response:
-    """To be asked for again each time, unless the document says otherwise itself."""
-    is_told = any(name.lower() == "cache-control" for name, _ in document.headers)
-    return Response(200, [*SANDBOXED, *(() if is_told else (REVALIDATE,))], document)
+    return Response(200, [*SANDBOXED, *freshness(document)], document)
 
 
 # --- the index -------------------------------------------------------------------------------------------------------
@@ -96,7 +95,7 @@ def _found(repo: Repo, file: str) -> FileRef:
     repository, what was published here comes before an upstream's. Raises FileNotFound."""
     readings = names.readings(file)
     if not readings:
-        raise FileNotFound(f"{repo.key} has no file '{names.shown(file)}'")
+        raise FileNotFound(f"{repo.key} has no file '{shown(file)}'")
     upstreams: list[str] = []
     for name, version in readings if len(readings) > 1 else ():
         try:
@@ -172,7 +171,7 @@ def templates(repo: Repo, request: Request, name: str, version: str) -> Response
 def values(repo: Repo, request: Request, name: str, version: str) -> Response:
     found = _content(repo, name, version)
     if "values.yaml" not in found:
-        raise NotFound(f"the chart '{names.shown(name)}' has no values.yaml")
+        raise NotFound(f"the chart '{shown(name)}' has no values.yaml")
     return Response(200, [("Content-Type", "application/yaml"), *SANDBOXED, REVALIDATE], found["values.yaml"])
 
 
@@ -188,7 +187,7 @@ def _archive(repo: Repo, name: str, version: str) -> FileEntry:
         found = listing.archive_of(entry)
         if found is not None:
             return repo.open(FileRef(name, found.path))
-    raise VersionNotFound(f"there is no chart '{names.shown(name)}' of version '{names.shown(version)}' here")
+    raise VersionNotFound(f"there is no chart '{shown(name)}' of version '{shown(version)}' here")
 
 
 def health(repo: Repo, request: Request) -> Response:
@@ -249,7 +248,7 @@ def _of_form(parts: Parts) -> tuple[Staged | None, Staged | None]:
     found: dict[str, Staged] = {}
     for part in parts.files():
         if part.name not in ("chart", "prov") or part.name in found:
-            raise BadRequest(f"the form has a file '{names.shown(part.name)}'; one 'chart' and one 'prov' are taken")
+            raise BadRequest(f"the form has a file '{shown(part.name)}'; one 'chart' and one 'prov' are taken")
         assert part.staged is not None
         found[part.name] = part.staged
     if not found:
@@ -310,15 +309,15 @@ def _publication(repo: Repo, chart: Staged | None, provenance: Staged | None, na
     proof = repo.inspect("chart" + names.CHART + names.PROVENANCE, provenance) if provenance is not None else None
     if about is not None and proof is not None and (about.name, about.version) != (proof.name, proof.version):
         raise BadRequest(
-            f"the provenance file is of '{names.shown(proof.name)}' {proof.version}, the chart is "
-            f"'{names.shown(about.name)}' {about.version}"
+            f"the provenance file is of '{shown(proof.name)}' {proof.version}, the chart is "
+            f"'{shown(about.name)}' {about.version}"
         )
     facts = about or proof
     assert facts is not None
     archive = names.file_name(facts.name, facts.version)
     beside = archive + names.PROVENANCE
     if named and named != (archive if chart is not None else beside):
-        raise NameInvalid(f"the content is '{names.shown(archive)}', and was sent under '{names.shown(named)}'")
+        raise NameInvalid(f"the content is '{shown(archive)}', and was sent under '{shown(named)}'")
     files = tuple(_files(archive, chart, about, provenance, proof))
     return Publication(
         facts.name,

@@ -26,7 +26,7 @@ from repoman.core.folder_page import Row, as_html, page_size
 from repoman.core.format import Repo
 from repoman.core.records import Entry, Facts, FileEntry, Gather, Listing, NewFile, Publication, Rendered, Staged
 from repoman.core.refs import FileRef, ListingRef
-from repoman.core.served import FOR_EVER, PAGE, REVALIDATE, SANDBOXED, attachment, link
+from repoman.core.served import FOR_EVER, PAGE, REVALIDATE, SANDBOXED, attachment, freshness, link
 from repoman.core.strictxml import load, text
 from repoman.core.wire import (
     BodyPlan,
@@ -192,7 +192,7 @@ def _checksum(repo: Repo, request: Request, address: ChecksumPlace) -> Response:
     if isinstance(address.of, MetadataPlace):
         document = _document(repo, request, address.of)
         told = hashlib.new(address.algorithm, document.data, usedforsecurity=False).hexdigest()
-        return Response(200, [TEXT, *SANDBOXED, *_freshness(document)], told.encode())
+        return Response(200, [TEXT, *SANDBOXED, *freshness(document)], told.encode())
     place = address.of
     told = repo.digest(place.ref, address.algorithm)
     return Response(200, [TEXT, *SANDBOXED, REVALIDATE if place.is_moving else FOR_EVER], told.encode())
@@ -213,7 +213,7 @@ def _metadata(repo: Repo, request: Request, place: MetadataPlace) -> Response:
         (f"X-Checksum-{name.capitalize()}", hashlib.new(name, document.data, usedforsecurity=False).hexdigest())
         for name in ("sha1", "md5")
     ]
-    return Response(200, [*SANDBOXED, *_freshness(document), *sums], document)
+    return Response(200, [*SANDBOXED, *freshness(document), *sums], document)
 
 
 def _document(repo: Repo, request: Request, place: MetadataPlace) -> Rendered:
@@ -240,12 +240,6 @@ def _found(repo: Repo, ref: ListingRef, request: Request) -> Rendered | None:
         return repo.document(ref, "", request.address)
     except NotFound:
         return None
-
-
-def _freshness(document: Rendered) -> list[tuple[str, str]]:
-    """To be asked for again each time, unless the document says otherwise itself."""
-    own = [line for line in document.headers if line[0].lower() == "cache-control"]
-    return [] if own else [REVALIDATE]
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------

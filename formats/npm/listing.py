@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from repoman.core.errors import ContentInvalid, PackageNotFound, VersionNotFound
+from repoman.core.names import shown
 from repoman.core.records import Document, Entry, ListedFile, Listing
 from repoman.core.refs import ListingRef
 
@@ -93,7 +94,7 @@ def _render_version(ref: ListingRef, entries: list[Entry], tags: Mapping[str, st
     for entry in entries:
         if entry.name == wanted:
             return Document(orjson.dumps(version_document(ref.package, entry, address)), JSON_TYPE)
-    raise VersionNotFound(f"there is no version or tag '{names.shown(wanted)}' of '{ref.package}'")
+    raise VersionNotFound(f"there is no version or tag '{shown(wanted)}' of '{ref.package}'")
 
 
 def version_document(name: str, entry: Entry, address: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from repoman.core.errors import NameInvalid
+from repoman.core.names import shown
 
 NAME_LENGTH = 214
 VERSION_LENGTH = 256
@@ -138,8 +139,3 @@ def plain_target(raw_path: bytes) -> bytes:
     if b"%2" in raw_path:
         raw_path = _ENCODED_SCOPE.sub(rb"\1/", raw_path)
     return raw_path
-
-
-def shown(text: str, most: int = 100) -> str:
-    """A client's text as it may stand in a sentence of ours."""
-    return text[:most].encode("unicode_escape").decode("ascii")

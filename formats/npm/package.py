@@ -14,9 +14,10 @@ import orjson
 
 from repoman.core import strictjson, tarballs
 from repoman.core.errors import ContentInvalid
+from repoman.core.names import shown
 from repoman.core.records import Facts
 
-from .names import check_version, shown, without_build
+from .names import check_version, without_build
 
 MANIFEST_BYTES = 1024 * 1024
 README_CHARACTERS = 64 * 1024  # where the public registry cuts them

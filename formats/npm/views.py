@@ -12,6 +12,7 @@ import orjson
 from repoman.core.actor import Action
 from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, VersionNotFound
 from repoman.core.format import Repo
+from repoman.core.names import shown
 from repoman.core.records import Listing
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import FOR_EVER
@@ -116,7 +117,7 @@ def tarball_headers(
 def tarball(repo: Repo, request: Request, name: str, again: str | None, file: str) -> Response:
     ref = tarball_ref(names.check_name(name), again, file)
     if ref is None or file.endswith(ATTESTATIONS):
-        raise FileNotFound(f"there is no file '{names.shown(file)}' in '{name}'")
+        raise FileNotFound(f"there is no file '{shown(file)}' in '{name}'")
     try:
         entry = repo.open(ref)
     except PackageNotFound:
@@ -168,14 +169,14 @@ def scope_packages(repo: Repo, request: Request, scope: str) -> Response:
     prefix = f"@{scope.removeprefix('@')}/"
     found = [name for name in package_names(repo, prefix) if name.startswith(prefix)]
     if not found:
-        raise NotFound(f"there are no packages in the scope '{names.shown(prefix[:-1])}'")
+        raise NotFound(f"there are no packages in the scope '{shown(prefix[:-1])}'")
     return answer(dict.fromkeys(found, permission(repo)))
 
 
 def user_packages(repo: Repo, request: Request, username: str) -> Response:
     """What the caller may do with the packages here. Another's rights are not told."""
     if repo.actor.is_anonymous or username != repo.actor.name:
-        raise NotFound(f"there are no packages of '{names.shown(username)}' to be seen")
+        raise NotFound(f"there are no packages of '{shown(username)}' to be seen")
     return answer(dict.fromkeys(package_names(repo, ""), permission(repo)))
 
 

@@ -175,18 +175,9 @@ class Oci(FormatHandler):
                 item["detail"] = dict(error.detail)
             items = [item]
         headers = [("Content-Type", "application/json"), *views.FRESH]
-        retry_after = getattr(error, "retry_after_seconds", None)
-        if retry_after is not None:
-            headers.append(("Retry-After", str(retry_after)))
-        allow = error.detail.get("allow")
-        if isinstance(allow, list | tuple):
-            headers.append(("Allow", ", ".join(str(method) for method in allow)))
-        if isinstance(error, errors.RangeInvalid):
-            offset, size = error.detail.get("offset"), error.detail.get("size")
-            if isinstance(offset, int):
-                headers.append(("Range", views.upload_range(offset)))
-            if isinstance(size, int):
-                headers.append(("Content-Range", f"bytes */{size}"))
+        offset = error.detail.get("offset")
+        if isinstance(error, errors.RangeInvalid) and isinstance(offset, int):
+            headers.append(("Range", views.upload_range(offset)))
         return Response(error.status, headers, json.dumps({"errors": items}, default=str).encode())
 
     def challenge(self, error: RepomanError, *, base_url: str, scope: str) -> str:

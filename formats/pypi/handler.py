@@ -111,9 +111,6 @@ class Pypi(FormatHandler):
         status = 400 if isinstance(error, errors.Conflict) else error.status
         message = message_of(error).strip().rstrip(".")
         headers = [("Content-Type", views.PLAIN_TEXT), *SANDBOXED, ("Cache-Control", "no-store")]
-        size = error.detail.get("size")
-        if isinstance(error, errors.RangeInvalid) and isinstance(size, int):
-            headers.append(("Content-Range", f"bytes */{size}"))
         return Response(status, headers, f"{message}\n".encode("utf-8", "replace"), reason=reason_phrase(message))
 
     def normalize(self, name: str) -> str:

@@ -20,6 +20,7 @@ import orjson
 from packaging.version import Version
 
 from repoman.core.errors import ContentInvalid, NameInvalid, VersionNotFound
+from repoman.core.names import shown
 from repoman.core.records import Document, Entry, ListedFile, Listing
 from repoman.core.refs import ListingRef
 
@@ -32,7 +33,6 @@ from .names import (
     normalize,
     parse_listed,
     parse_version,
-    shown,
     version_key,
 )
 

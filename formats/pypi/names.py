@@ -17,6 +17,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from repoman.core.errors import NameInvalid, NotFound
+from repoman.core.names import shown
 
 NAME_LENGTH = 200
 VERSION_LENGTH = 200
@@ -161,12 +162,6 @@ def looks_like_distribution(filename: str) -> bool:
 def link(filename: str) -> str:
     """A file name in an address. `+` too is escaped: some take it for a space."""
     return quote(filename, safe="-._~!")
-
-
-def shown(text: str) -> str:
-    """Any text, for an error's sentence."""
-    cut = text if len(text) <= 100 else text[:97] + "..."
-    return "".join(character if character.isprintable() else "?" for character in cut)
 
 
 def _wheel(filename: str) -> Distribution | None:

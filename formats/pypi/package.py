@@ -21,9 +21,10 @@ from packaging.metadata import parse_email
 
 from repoman.core import tarballs, zips
 from repoman.core.errors import ContentInvalid
+from repoman.core.names import shown
 from repoman.core.records import Facts
 
-from .names import Distribution, check_filename, check_version, normalize, parse_upload, shown
+from .names import Distribution, check_filename, check_version, normalize, parse_upload
 
 METADATA_BYTES = 4 * 1024 * 1024
 WHEEL_BYTES = 64 * 1024

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from repoman.core.errors import BadRequest, DigestInvalid
+from repoman.core.names import shown
 from repoman.core.records import Staged
 from repoman.core.wire import Part, Parts
 
-from .names import Distribution, check_version, normalize, parse_upload, shown
+from .names import Distribution, check_version, normalize, parse_upload
 
 # The form's names for digests, and the blob store's. BLAKE2b has 32 bytes of output here.
 DIGESTS: Mapping[str, str] = {"md5_digest": "md5", "sha256_digest": "sha256", "blake2_256_digest": "blake2b_256"}

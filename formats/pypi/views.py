@@ -24,9 +24,10 @@ from repoman.core.errors import (
 )
 from repoman.core.format import Repo, Site
 from repoman.core.multipart import MultipartParser
-from repoman.core.records import Facts, NewFile, NewVersion, Publication, Rendered, Staged
+from repoman.core.names import shown
+from repoman.core.records import Facts, NewFile, NewVersion, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef
-from repoman.core.served import FOR_EVER, REVALIDATE, SANDBOXED
+from repoman.core.served import FOR_EVER, REVALIDATE, SANDBOXED, freshness
 from repoman.core.wire import BodyPlan, Head, HotLookup, Parts, PartsBody, Request, Response
 
 from . import listing, negotiation, upload
@@ -39,7 +40,6 @@ from .names import (
     normalize,
     parse_listed,
     parse_version,
-    shown,
 )
 
 PAGE_POLICY: tuple[tuple[str, str], ...] = (
@@ -105,19 +105,14 @@ def api(repo: Repo, request: Request, project: str, version: str = "") -> Respon
     found = parse_version(version)
     form = f"{listing.API}/{found if found is not None else version}" if version else listing.API
     document = repo.document(ListingRef("versions", name), form, request.address)
-    return Response(200, [*PAGE_POLICY, *_freshness(document)], document)
+    return Response(200, [*PAGE_POLICY, *freshness(document)], document)
 
 
 def _document(repo: Repo, request: Request, ref: ListingRef) -> Response:
     media_type, form = negotiation.choose(request.headers.all("accept"), request.query)
     document = replace(repo.document(ref, form, request.address), media_type=negotiation.content_type(media_type))
-    headers = [*PAGE_POLICY, *_freshness(document), ("Vary", "Accept")]  # the edge adds Accept-Encoding
+    headers = [*PAGE_POLICY, *freshness(document), ("Vary", "Accept")]  # the edge adds Accept-Encoding
     return Response(200, headers, document)
-
-
-def _freshness(document: Rendered) -> list[tuple[str, str]]:
-    """To be asked for again each time, unless the document says otherwise itself."""
-    return [] if any(name.lower() == "cache-control" for name, _ in document.headers) else [REVALIDATE]
 
 
 def _moved(request: Request, path: str) -> Response:

@@ -108,3 +108,8 @@ def check_path(path: str) -> str:
     if "\\" in path or any(ord(character) < 32 or ord(character) == 127 for character in path):
         raise NameInvalid("the path contains a backslash or control character")
     return path
+
+
+def shown(text: str, most: int = 100) -> str:
+    """A stranger's text as it may stand in a sentence of ours."""
+    return text[:most].encode("unicode_escape").decode("ascii")

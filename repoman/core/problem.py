@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from .errors import RangeInvalid, RepomanError, message_of
+from .errors import RepomanError, message_of
 from .served import REVALIDATE, SANDBOXED
 from .wire import Response
 
@@ -28,15 +28,6 @@ def problem(error: RepomanError, *, status: int | None = None, code: str = "", s
     }
     found.update((key, value) for key, value in error.detail.items() if key not in _KEPT)
     headers = [("Content-Type", "application/problem+json"), *SANDBOXED, REVALIDATE]
-    retry_after = getattr(error, "retry_after_seconds", None)
-    if retry_after is not None:
-        headers.append(("Retry-After", str(retry_after)))
-    allow = error.detail.get("allow")
-    if isinstance(allow, list | tuple):
-        headers.append(("Allow", ", ".join(str(method) for method in allow)))
-    size = error.detail.get("size")
-    if isinstance(error, RangeInvalid) and isinstance(size, int):
-        headers.append(("Content-Range", f"bytes */{size}"))
     reason = reason_phrase(message) if says_reason else None
     return Response(status, headers, json.dumps(found, default=_plain).encode(), reason=reason)
 

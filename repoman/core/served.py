@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from .records import Rendered
+
 SANDBOXED: tuple[tuple[str, str], ...] = (
     ("X-Content-Type-Options", "nosniff"),
     (
@@ -29,6 +31,12 @@ FOR_EVER = ("Cache-Control", "private, max-age=31536000, immutable")
 # Sub-delimiters that mean nothing in a path, kept readable in links; a colon is escaped, because in the first segment
 # of a relative link it would end a scheme.
 _SAFE = "-._~!$&'()*+,;=@"
+
+
+def freshness(document: Rendered) -> list[tuple[str, str]]:
+    """Of a rendered document: to be asked for again each time, unless it says otherwise itself (what is stale)."""
+    is_told = any(name.lower() == "cache-control" for name, _ in document.headers)
+    return [] if is_told else [REVALIDATE]
 
 
 def link(path: str) -> str:

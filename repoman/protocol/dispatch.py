@@ -708,4 +708,7 @@ def standard_headers(error: RepomanError) -> list[tuple[str, str]]:
     allow = error.detail.get("allow")
     if isinstance(allow, list | tuple):
         found.append(("Allow", ", ".join(str(method) for method in allow)))
+    size = error.detail.get("size")
+    if isinstance(error, errors.RangeInvalid) and isinstance(size, int):
+        found.append(("Content-Range", f"bytes */{size}"))
     return found

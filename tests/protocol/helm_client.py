@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from typing import Any
 
@@ -11,24 +10,18 @@ import httpx
 from formats.helm import samples
 from tests.running import Server
 
+from .caller import Caller, plain
 
-class Charts:
+
+class Charts(Caller):
     """One chart repository, as one caller."""
 
-    def __init__(self, server: Server, client: httpx.Client, key: str) -> None:
-        self.server, self.client, self.key = server, client, key
-        self.base = f"/helm/{key}/"
-        self.address = f"{server.url}/helm/{key}"
-
-    def as_other(self, client: httpx.Client) -> Charts:
-        return Charts(self.server, client, self.key)
+    prefix = "helm"
 
     # reading
 
     def get(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-        return self.client.request(
-            method, self.base + path, headers={name.replace("_", "-"): value for name, value in headers.items()}
-        )
+        return self.client.request(method, self.base + path, headers=plain(headers))
 
     def index(self) -> dict[str, Any]:
         answer = self.get("index.yaml", Accept_Encoding="identity")
@@ -42,20 +35,6 @@ class Charts:
     def entry(self, name: str = "demo", version: str = "1.0.0") -> dict[str, Any]:
         (found,) = [entry for entry in self.index()["entries"][name] if entry["version"] == version]
         return found
-
-    def raw(self, method: str, target: str) -> tuple[int, bytes]:
-        """Status and body for a request target that no library would send."""
-        connection = http.client.HTTPConnection(self.server.host, timeout=20)
-        connection.putrequest(method, self.base + target, skip_accept_encoding=True)
-        if self.client.auth is not None:
-            request = next(self.client.auth.auth_flow(self.client.build_request(method, "/")))
-            connection.putheader("Authorization", request.headers["authorization"])
-        connection.endheaders()
-        answer = connection.getresponse()
-        try:
-            return answer.status, answer.read()
-        finally:
-            connection.close()
 
     # writing
 

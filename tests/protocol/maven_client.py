@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,50 +15,29 @@ from formats.maven import samples
 from formats.maven.samples import Coordinates
 from tests.running import Server
 
+from .caller import Caller, plain
+
 METADATA = "maven-metadata.xml"
 DEMO = Coordinates()
 SUMS = ("md5", "sha1", "sha256", "sha512")
 
 
-class Maven:
+class Maven(Caller):
     """One Maven repository, as one caller. Paths are plain text; `raw` sends a request target as it is."""
 
-    def __init__(self, server: Server, client: httpx.Client, key: str) -> None:
-        self.server, self.client, self.key = server, client, key
-        self.base = f"/maven/{key}/"
-
-    def as_other(self, client: httpx.Client) -> Maven:
-        return Maven(self.server, client, self.key)
+    prefix = "maven"
 
     def ask(self, method: str, path: str, *, query: str = "", **more: Any) -> httpx.Response:
         return self.client.request(method, self.base + quote(path, safe="/+$") + query, **more)
 
     def get(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-        return self.ask(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return self.ask(method, path, headers=plain(headers))
 
     def put(self, path: str, data: Any, **headers: str) -> httpx.Response:
-        return self.ask(
-            "PUT", path, content=data, headers={name.replace("_", "-"): value for name, value in headers.items()}
-        )
+        return self.ask("PUT", path, content=data, headers=plain(headers))
 
     def delete(self, path: str) -> httpx.Response:
         return self.ask("DELETE", path)
-
-    def raw(self, method: str, target: str, **headers: str) -> tuple[int, bytes]:
-        """Status and body for a request target that no library would send."""
-        connection = http.client.HTTPConnection(self.server.host, timeout=20)
-        connection.putrequest(method, self.base + target, skip_accept_encoding=True)
-        if self.client.auth is not None:
-            request = next(self.client.auth.auth_flow(self.client.build_request(method, "/")))
-            connection.putheader("Authorization", request.headers["authorization"])
-        for name, value in headers.items():
-            connection.putheader(name.replace("_", "-"), value)
-        connection.endheaders()
-        answer = connection.getresponse()
-        try:
-            return answer.status, answer.read()
-        finally:
-            connection.close()
 
     # deploying
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 from typing import Any
 
 import httpx
@@ -10,16 +9,16 @@ import httpx
 from formats.npm import samples
 from tests.running import Server
 
+from .caller import Caller, plain
+
 INSTALL_TYPE = "application/vnd.npm.install-v1+json"
 INSTALL = f"{INSTALL_TYPE}; q=1.0, application/json; q=0.8, */*"
 
 
-class Registry:
+class Registry(Caller):
     """One npm repository, as one caller. Names are written as npm writes them, `@scope%2fname`."""
 
-    def __init__(self, server: Server, client: httpx.Client, key: str) -> None:
-        self.server, self.client, self.key = server, client, key
-        self.base = f"/npm/{key}/"
+    prefix = "npm"
 
     @property
     def url(self) -> str:
@@ -29,7 +28,7 @@ class Registry:
         return self.client.request(method, self.base + path, **more)
 
     def get(self, path: str, **headers: str) -> httpx.Response:
-        return self.ask("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return self.ask("GET", path, headers=plain(headers))
 
     def put(self, path: str, body: Any, **more: Any) -> httpx.Response:
         return self.ask("PUT", path, json=body, **more)
@@ -54,30 +53,8 @@ class Registry:
         found: dict[str, str] = self.get(f"-/package/{escaped(name)}/dist-tags").json()
         return found
 
-    def as_other(self, client: httpx.Client) -> Registry:
-        return Registry(self.server, client, self.key)
-
     def as_role(self, role: str) -> Registry:
         return self.as_other(self.server.user(self.key, role))
-
-    def raw(self, method: str, target: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
-        """Status and body for a request target that no library would send."""
-        connection = http.client.HTTPConnection(self.server.host, timeout=60)
-        connection.putrequest(method, self.base + target, skip_accept_encoding=True)
-        request = self.client.build_request(method, "/")
-        if self.client.auth is not None:
-            request = next(self.client.auth.auth_flow(request))
-            connection.putheader("Authorization", request.headers["authorization"])
-        for name, value in headers.items():
-            connection.putheader(name.replace("_", "-"), value)
-        if body and "content_length" not in headers:
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        try:
-            return answer.status, answer.read()
-        finally:
-            connection.close()
 
 
 def escaped(name: str) -> str:

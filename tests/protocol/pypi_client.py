@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,27 +11,21 @@ from formats.pypi.listing import SIMPLE_HTML, SIMPLE_JSON
 from formats.pypi.samples import Sample
 from tests.running import Server
 
+from .caller import Caller, plain
+
 BOUNDARY = "frontier-between-parts"
 Fields = Sequence[tuple[str, str | bytes]]
 
 
-class Index:
+class Index(Caller):
     """One PyPI repository, as one caller."""
 
-    def __init__(self, server: Server, client: httpx.Client, key: str) -> None:
-        self.server, self.client, self.key = server, client, key
-        self.base = f"/pypi/{key}/"
-        self.address = f"{server.url}/pypi/{key}"
-
-    def as_other(self, client: httpx.Client) -> Index:
-        return Index(self.server, client, self.key)
+    prefix = "pypi"
 
     # reading
 
     def get(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-        return self.client.request(
-            method, self.base + path, headers={name.replace("_", "-"): value for name, value in headers.items()}
-        )
+        return self.client.request(method, self.base + path, headers=plain(headers))
 
     def page(self, project: str) -> dict[str, Any]:
         answer = self.get(f"simple/{project}/", Accept=SIMPLE_JSON)
@@ -50,21 +43,6 @@ class Index:
 
     def file(self, sample: Sample, suffix: str = "", method: str = "GET", **headers: str) -> httpx.Response:
         return self.get(f"files/{project_of(sample)}/{sample.filename}{suffix}", method, **headers)
-
-    def raw(self, method: str, target: str) -> tuple[int, bytes]:
-        """Status and body for a request target that no library would send."""
-        connection = http.client.HTTPConnection(self.server.host, timeout=20)
-        connection.putrequest(method, self.base + target, skip_accept_encoding=True)
-        request = self.client.build_request(method, "/")
-        if self.client.auth is not None:
-            request = next(self.client.auth.auth_flow(request))
-            connection.putheader("Authorization", request.headers["authorization"])
-        connection.endheaders()
-        answer = connection.getresponse()
-        try:
-            return answer.status, answer.read()
-        finally:
-            connection.close()
 
     # writing
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from repoman.core import errors
 from repoman.core.errors import BadRequest, PreconditionFailed, RangeInvalid, Unavailable
 from repoman.ops.logs import JsonFormatter, redact, shown_path
 from repoman.ops.metrics import Metrics
+from repoman.protocol.dispatch import standard_headers
 from repoman.protocol.exchange import request_id_of
 from repoman.protocol.origin import Origins
 from repoman.protocol.pools import Pool
@@ -372,3 +374,18 @@ def test_counters_survive_and_add_up(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     assert 'repoman_request_seconds_bucket{route="oci:blob",status="2xx",le="0.005"} 2\n' in text
     assert 'repoman_sign_ins_total{kind="refused"} 2\n' in text
     assert "queue_depth{" not in text  # nobody waits in a process that has ended
+
+
+@pytest.mark.parametrize(
+    ("error", "headers"),
+    [
+        (errors.Unavailable(retry_after_seconds=9), [("Retry-After", "9")]),
+        (errors.MethodNotAllowed(allow=["GET", "HEAD"]), [("Allow", "GET, HEAD")]),
+        (errors.RangeInvalid(size=5), [("Content-Range", "bytes */5")]),
+        (errors.NotFound(size=5), []),
+    ],
+)
+def test_H5_what_http_has_headers_for_is_said_whatever_the_format(
+    error: errors.RepomanError, headers: list[tuple[str, str]]
+) -> None:
+    assert standard_headers(error) == headers

@@ -392,11 +392,6 @@ def test_H1_H2_H3_every_error_has_the_specs_envelope(error: errors.RepomanError,
     assert body_of(response)["errors"][0]["message"]
 
 
-def test_H5_waiting_time_is_told() -> None:
-    error = errors.TooManyRequests(retry_after_seconds=7)
-    assert headers_of(handler.error(error, mount=MOUNT, head=False))["Retry-After"] == "7"
-
-
 def test_quota_refusals_name_usage_and_limit() -> None:
     error = errors.QuotaExceeded("the namespace 'ns' is full", used_bytes=90, quota_bytes=100, needed_bytes=20)
     (item,) = body_of(handler.error(error, mount=MOUNT, head=False))["errors"]
