@@ -103,11 +103,16 @@ def _by_token(secret: str, prefix: str, *, address: str, request_id: str) -> Act
 
 
 def _basic(value: str) -> tuple[str, str]:
-    """User name and password: UTF-8, split at the first colon (RFC 7617)."""
+    """User name and password, split at the first colon: UTF-8, as the challenge asks for (RFC 7617), or what is none as
+    ISO-8859-1, which Maven's HTTP client writes whatever it is asked for."""
     try:
-        decoded = base64.b64decode(value, validate=True).decode("utf-8", "strict")
+        packed = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         raise CredentialsInvalid("the Basic credentials cannot be decoded") from None
+    try:
+        decoded = packed.decode("utf-8")
+    except UnicodeDecodeError:
+        decoded = packed.decode("latin-1")
     username, colon, password = decoded.partition(":")
     if not colon:
         raise CredentialsInvalid("the Basic credentials cannot be decoded")

@@ -115,9 +115,21 @@ def refused(answer: httpx.Response, status: int, code: str, words: str = "") -> 
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     found = answer.json()
     assert (answer.status_code, found["status"], found["code"]) == (status, status, code), answer.text
-    assert found["title"] and words in found["detail"], answer.text
+    assert found["title"]
+    _says(answer, found["detail"], words)
+
+
+def missing(answer: httpx.Response, words: str = "") -> None:
+    """404 in plain text, which no client takes for anything but "not here" (U3)."""
+    assert answer.status_code == 404, answer.text
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    _says(answer, answer.text.removesuffix("\n"), words)
+
+
+def _says(answer: httpx.Response, sentence: str, words: str) -> None:
+    assert sentence and words in sentence, answer.text
     reason = answer.extensions["reason_phrase"].decode("latin-1")
-    assert reason == " ".join(found["detail"].split()).encode("latin-1", "replace").decode("latin-1")[:400]
+    assert reason == " ".join(sentence.split()).encode("latin-1", "replace").decode("latin-1")[:400]
     assert "Traceback" not in answer.text and answer.headers["x-request-id"]
 
 

@@ -74,6 +74,12 @@ def test_a_password_may_hold_colons_and_any_unicode_in_either_form() -> None:
     assert sign_in(basic("eve", "pa\u0308:ss:wo\u0308rd")).name == "eve"
 
 
+def test_maven_w2_credentials_in_iso_8859_1() -> None:
+    make_user("eve", "p\u00e4:ss:w\u00f6rd")
+    given = base64.b64encode("eve:p\u00e4:ss:w\u00f6rd".encode("latin-1")).decode()
+    assert sign_in(f"Basic {given}").name == "eve"
+
+
 def test_e7_unknown_wrong_and_disabled_accounts_are_refused_alike_and_all_cost_a_hash(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
