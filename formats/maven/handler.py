@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any, BinaryIO, ClassVar
 from urllib.parse import quote
 
 from repoman.core.actor import Action
-from repoman.core.errors import BadRequest, FileNotFound, NotFound, RepomanError
+from repoman.core.errors import BadRequest, FileNotFound, NotFound, RepomanError, message_of
 from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
 from repoman.core.problem import problem
@@ -60,8 +61,16 @@ class Maven(FormatHandler):
     )
 
     def error(self, error: RepomanError, *, mount: str, head: bool) -> Response:
-        """RFC 9457, which newer clients print; the older ones show the reason phrase alone (R1 to R3)."""
-        return problem(error, says_reason=True)
+        """RFC 9457, which newer clients print; the older ones show the reason phrase alone (R1 to R3).
+
+        Except for what is not there: Maven 3.9.10 to 3.9.16 take any problem for a failure, whatever its status, and would
+        give up a first deploy, which begins by asking for metadata.
+        """
+        answer = problem(error, says_reason=True)
+        if answer.status != HTTPStatus.NOT_FOUND:
+            return answer
+        headers = [("Content-Type", "text/plain; charset=utf-8"), *answer.headers[1:]]
+        return replace(answer, headers=headers, content=f"{message_of(error)}\n".encode())
 
     def parse_options(self, given: Mapping[str, object]) -> Any:
         found = super().parse_options(given)

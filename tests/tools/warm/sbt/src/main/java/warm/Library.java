@@ -1,0 +1,5 @@
+package warm;
+
+public final class Library {
+    private Library() {}
+}
