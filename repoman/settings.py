@@ -6,7 +6,7 @@ from repoman.configuration import load, secret_key
 
 CONFIGURATION = load()
 
-FORMATS = ["formats.oci", "formats.generic", "formats.npm", "formats.pypi", "formats.maven"]
+FORMATS = ["formats.oci", "formats.generic", "formats.npm", "formats.pypi", "formats.maven", "formats.helm"]
 RULES: list[str] = ["repoman.policy.rules.immutability"]
 
 SECRET_KEY = secret_key(CONFIGURATION)

@@ -6,11 +6,9 @@ import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 from repoman.core.digest import Digest
 from repoman.core.errors import (
-    BadRequest,
     FileNotFound,
     Forbidden,
     MethodNotAllowed,
@@ -18,14 +16,13 @@ from repoman.core.errors import (
     NotFound,
     PackageNotFound,
     PreconditionFailed,
-    RepomanError,
 )
 from repoman.core.folder_page import page_size
 from repoman.core.format import Repo
 from repoman.core.records import FileEntry, Listing, NewFile, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import PAGE, REVALIDATE, SANDBOXED, link
-from repoman.core.wire import BodyPlan, Head, HotLookup, NoBody, Request, Response, StagedBody
+from repoman.core.wire import BodyPlan, Head, HotLookup, NoBody, Request, Response, StagedBody, check_whole
 
 from . import checksums, conditions, listing
 from .conditions import Conditions
@@ -34,13 +31,6 @@ from .names import check_file, check_folder, file_ref, is_folder
 
 JSON = ("Content-Type", "application/json")
 PLAIN = (*SANDBOXED, REVALIDATE)
-
-
-class ContentCodingUnsupported(RepomanError):
-    """Uploads are stored as they come: send the file itself, without Content-Encoding."""
-
-    status: ClassVar[int] = 415
-    code: ClassVar[str] = "content_coding_unsupported"
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -122,11 +112,7 @@ def _folder(repo: Repo, request: Request, folder: str) -> Response:
 def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
     """Everything that can be refused without the body is refused before a byte of it is read."""
     name = check_file(path)
-    coding = (head.headers.get("content-encoding") or "identity").strip().lower()
-    if coding not in ("identity", ""):
-        raise ContentCodingUnsupported()
-    if "content-range" in head.headers:
-        raise BadRequest("Content-Range has no meaning on PUT: send the whole file")
+    check_whole(head)
     expected = checksums.declared(head.headers)
     _judge_early(repo, name, conditions.of(head.headers))
     if _is_deploy(head):

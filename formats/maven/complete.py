@@ -7,7 +7,7 @@ there: publishers that never send metadata are seen all the same, at once (G3, U
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from repoman.core.errors import ContentInvalid
 from repoman.core.records import Gather, Gathered, NewVersion
@@ -19,28 +19,36 @@ EXPECTED = "expected"  # the key of a checksum that came before its file
 Files = Mapping[str, Mapping[str, object]]
 
 
-def complete(package: str, gather: Gather, files: Files, keep_builds: int) -> Gathered:
+def complete(package: str, gather: Gather, files: Files, keep_builds: int, named: frozenset[str]) -> Gathered:
+    """`named`: files of the version as it is shown already. What comes after them is shown with them."""
     check_sums(files)
     artifact = package.partition(":")[2]
     parts: dict[str, Part] = {}
+    said = [path for path in files if EXPECTED in files[path]]
+    checked = [path for path in said if split_checksum(path)[0] in files]  # and true: nobody needs them any more
     for path in files:
-        plain, _ = split_checksum(path)
-        part = part_of(artifact, gather.version, plain.partition("/")[2])
+        part = part_of(artifact, gather.version, path.partition("/")[2]) if path not in said else None
         if part is not None:
             parts[path] = part
+
+    def is_shown(paths: list[str]) -> bool:
+        return gather.is_whole or not named.isdisjoint(paths) or _is_whole(paths, parts, files)
+
     builds: dict[str, list[str]] = {}
     for path, part in parts.items():
         builds.setdefault(part.build, []).append(path)
-    shown = {build: paths for build, paths in builds.items() if gather.is_whole or _is_shown(paths, parts, files)}
+    shown = {build: paths for build, paths in builds.items() if is_shown(paths)}
     if not shown:
-        return Gathered()
-    beside = [path for path in files if path not in parts] if not is_snapshot(gather.version) else []
-    named = [path for paths in shown.values() for path in paths]
+        return Gathered(outdated=tuple(sorted(checked)))
+    others = [path for path in files if path not in parts and path not in said]
+    beside = others if not is_snapshot(gather.version) else []
     newest = max(shown, key=lambda build: Part("", "", build).build_order)
-    outdated = _outdated(shown, parts, keep_builds) if keep_builds else []
-    kept = [path for path in (*named, *beside) if path not in set(outdated)]
+    older = _older(builds, shown, keep_builds) if keep_builds else []
+    outdated = _outdated(older, shown, builds, parts)
+    listed = dict.fromkeys(path for build in (*shown, *older) for path in builds[build])
+    kept = [path for path in (*listed, *beside) if path not in outdated]
     version = NewVersion(gather.version, files=tuple(sorted(kept)), metadata=_about(shown[newest], parts, files))
-    return Gathered(version, tuple(sorted(outdated)))
+    return Gathered(version, tuple(sorted([*outdated, *checked])))
 
 
 def check_sums(files: Files) -> None:
@@ -57,11 +65,11 @@ def check_sums(files: Files) -> None:
             )
 
 
-def _is_shown(paths: list[str], parts: Mapping[str, Part], files: Files) -> bool:
-    poms = [path for path in paths if parts[path].is_pom and not split_checksum(path)[1]]
+def _is_whole(paths: list[str], parts: Mapping[str, Part], files: Files) -> bool:
+    poms = [path for path in paths if parts[path].is_pom]
     if not poms:
         return False
-    mains = [path for path in paths if parts[path].is_main and not split_checksum(path)[1]]
+    mains = [path for path in paths if parts[path].is_main]
     return bool(mains) or _packaging(files[poms[0]]) == "pom"
 
 
@@ -79,17 +87,29 @@ def _about(paths: list[str], parts: Mapping[str, Part], files: Files) -> dict[st
     return {}
 
 
-def _outdated(builds: Mapping[str, list[str]], parts: Mapping[str, Part], keep: int) -> list[str]:
-    """Files of all but the newest `keep` builds, unless nothing newer of their kind is there (S6)."""
-    ordered = sorted(
-        (build for build in builds if build), key=lambda build: Part("", "", build).build_order, reverse=True
-    )
-    kinds = {(parts[path].classifier, parts[path].extension) for build in ordered[:keep] for path in builds[build]}
-    found: list[str] = []
-    for build in ordered[keep:]:
-        for path in builds[build]:
-            kind = (parts[path].classifier, parts[path].extension)
-            if kind in kinds:
-                found.append(path)
-        kinds |= {(parts[path].classifier, parts[path].extension) for path in builds[build]}
+def _older(builds: Iterable[str], shown: Iterable[str], keep: int) -> list[str]:
+    """The builds before the newest `keep` that are whole, newest first; also what is left of one, or never was whole."""
+
+    def order(build: str) -> tuple[str, int]:
+        return Part("", "", build).build_order
+
+    kept = sorted((build for build in shown if build), key=order, reverse=True)[:keep]
+    if len(kept) < keep:
+        return []
+    return sorted((build for build in builds if build and order(build) < order(kept[-1])), key=order, reverse=True)
+
+
+def _outdated(
+    older: Sequence[str], shown: Iterable[str], builds: Mapping[str, list[str]], parts: Mapping[str, Part]
+) -> set[str]:
+    """Files of the older builds, unless nothing newer of their kind is there (S6)."""
+
+    def kinds_of(build: str) -> set[tuple[str, str]]:
+        return {(parts[path].classifier, parts[path].extension) for path in builds[build]}
+
+    kinds = {kind for build in shown if build and build not in older for kind in kinds_of(build)}
+    found: set[str] = set()
+    for build in older:
+        found |= {path for path in builds[build] if (parts[path].classifier, parts[path].extension) in kinds}
+        kinds |= kinds_of(build)
     return found

@@ -18,7 +18,7 @@ from repoman.core.refs import FileRef, ListingRef
 from repoman.core.wire import Response, Route
 
 from . import complete, listing, package, versions, views
-from .names import METADATA, folder_of, place_of, split_checksum, split_package
+from .names import METADATA, folder_of, is_beside, place_of, split_checksum, split_package
 
 POLICIES = ("mixed", "release", "snapshot")
 _PATH = r"(?P<path>.*)"
@@ -41,7 +41,8 @@ class Maven(FormatHandler):
     prefix: ClassVar[str] = "maven"
     options: ClassVar[type] = MavenOptions
     versions_own_files: ClassVar[bool] = True
-    comes_in_parts: ClassVar[bool] = True
+    files_may_wait: ClassVar[bool] = True
+    names_differ_by_case: ClassVar[bool] = False
     digests: ClassVar[tuple[str, ...]] = views.ALGORITHMS
     routes: ClassVar[tuple[Route, ...]] = (
         Route(
@@ -91,8 +92,19 @@ class Maven(FormatHandler):
     def inspect(self, path: str, file: BinaryIO, size: int) -> Facts:
         return package.inspect(path, file, size)
 
-    def complete(self, name: str, gather: Gather, files: Mapping[str, Mapping[str, object]], options: Any) -> Gathered:
-        return complete.complete(name, gather, files, options.keep_snapshots)
+    def complete(
+        self,
+        package: str,
+        gather: Gather,
+        files: Mapping[str, Mapping[str, object]],
+        options: Any,
+        *,
+        named: frozenset[str] = frozenset(),
+    ) -> Gathered:
+        return complete.complete(package, gather, files, options.keep_snapshots, named)
+
+    def is_beside(self, path: str, other: str) -> bool:
+        return is_beside(path, other)
 
     def version_of(self, ref: FileRef) -> str:
         return ref.path.partition("/")[0]

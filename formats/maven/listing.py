@@ -82,20 +82,21 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
     """Of a snapshot: for each kind of file the newest, which may be of different builds."""
     group, _, artifact = ref.package.partition(":")
     version = ref.argument("version")
-    newest = newest_files(artifact, version, [file for entry in listing.entries for file in entry.files])
+    files = [file for entry in listing.entries for file in entry.files]
+    newest = newest_files(artifact, version, files)
     told = listing.metadata.get("build")
     if not newest and not isinstance(told, str):
         raise PackageNotFound(f"'{ref.package}' has no files of {version}")
-    builds = sorted(part.build_order for part, _ in newest if part.build)
+    builds = builds_of(artifact, version, files)
     if not newest and told:
-        builds = [Part("", "", str(told)).build_order]
+        builds = [Part("", "", str(told))]
     lines = [_line(2, "groupId", group), _line(2, "artifactId", artifact), _line(2, "version", version)]
     lines += ["  <versioning>", "    <snapshot>"]
     if builds:
-        lines += [
-            _line(6, "timestamp", builds[-1][0]),
-            _line(6, "buildNumber", str(max(number for _, number in builds))),
-        ]
+        # The highest number, which the next build counts from (S7), with the moment of that build: together they are a
+        # file's name to clients that read nothing else.
+        timestamp, number = max((part.build_order for part in builds), key=lambda order: (order[1], order[0]))
+        lines += [_line(6, "timestamp", timestamp), _line(6, "buildNumber", str(number))]
     else:
         lines.append(_line(6, "localCopy", "true"))
     lines.append("    </snapshot>")
@@ -118,6 +119,11 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
         lines.append("    </snapshotVersions>")
     lines.append("  </versioning>")
     return _document(lines)
+
+
+def builds_of(artifact: str, version: str, files: Iterable[ListedFile]) -> list[Part]:
+    parts = (part_of(artifact, version, file.path.partition("/")[2]) for file in files)
+    return [part for part in parts if part is not None and part.build]
 
 
 def newest_files(artifact: str, version: str, files: Iterable[ListedFile]) -> list[tuple[Part, ListedFile]]:
@@ -180,7 +186,7 @@ def parse(ref: ListingRef, body: bytes) -> Listing:
     if ref.kind == "version":
         return _parse_snapshot(ref, root)
     names = dict.fromkeys(_versions(root))
-    plugins = [[plugin.prefix, plugin.artifact, plugin.name] for plugin in _plugins(root)]
+    plugins = [[plugin.prefix, plugin.artifact, plugin.name] for plugin in plugins_in(root)]
     return Listing(
         tuple(Entry(name, kind="version") for name in names),
         metadata={"plugins": plugins} if plugins else {},
@@ -196,7 +202,8 @@ def _versions(root: Element) -> Iterator[str]:
             continue
 
 
-def _plugins(root: Element) -> Iterator[Plugin]:
+def plugins_in(root: Element) -> Iterator[Plugin]:
+    """The plugins that a group's metadata name."""
     for each in root.iterfind("plugins/plugin"):
         prefix, artifact = text(each, "prefix")[:TEXT_LENGTH], text(each, "artifactId")[:TEXT_LENGTH]
         if prefix and artifact:
@@ -244,7 +251,7 @@ def _is_build_of(value: str, version: str) -> bool:
 
 def _read_moment(given: str) -> datetime.datetime | None:
     digits = given.replace(".", "")
-    if len(digits) != 14 or not digits.isdigit():
+    if len(digits) != 14 or not (digits.isascii() and digits.isdigit()):
         return None
     try:
         return datetime.datetime.strptime(digits, _MOMENT).replace(tzinfo=datetime.UTC)

@@ -20,6 +20,7 @@ METADATA = "maven-metadata.xml"
 CHECKSUMS = ("md5", "sha1", "sha256", "sha512")
 SIGNATURES = (".asc", ".sigstore", ".sigstore.json")
 VERSION_LENGTH = 200
+_SUMS = tuple(f".{algorithm}" for algorithm in CHECKSUMS)
 _NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+\Z")
 _NOT_IN_VERSION = re.compile(r'[\\/:"<>|?*\s]')
@@ -133,6 +134,15 @@ def split_checksum(name: str) -> tuple[str, str]:
     """(the name of what a checksum is of, the algorithm); ("…", "") for what is no checksum."""
     plain, _, suffix = name.rpartition(".")
     return (plain, suffix) if suffix in CHECKSUMS and plain else (name, "")
+
+
+def is_beside(path: str, other: str) -> bool:
+    """Whether `other` is a signature or a checksum of the file at `path`, or one of the other (P6)."""
+    for _ in range(2):
+        other = next((other[: -len(suffix)] for suffix in (*_SUMS, *SIGNATURES) if other.endswith(suffix)), "")
+        if other == path:
+            return True
+    return False
 
 
 def split_package(name: str) -> tuple[str, str]:

@@ -17,8 +17,8 @@ PLUGIN_DESCRIPTOR = "META-INF/maven/plugin.xml"
 DESCRIPTOR_BYTES = 16 * 1024 * 1024
 TEXT_LENGTH = 500
 PASSES = 10
+VALUE_LENGTH = 2_000  # of a coordinate, and of what stands for a placeholder
 _PLACEHOLDER = re.compile(r"\$\{([^${}]{1,200})\}")
-_OWN = ("revision", "sha1", "changelist")
 
 
 def inspect(path: str, file: BinaryIO, size: int) -> Facts:
@@ -41,9 +41,10 @@ def pom(file: BinaryIO, size: int) -> Facts:
     if not (group and artifact and version):
         missing = [n for n, v in (("groupId", group), ("artifactId", artifact), ("version", version)) if not v]
         raise ContentInvalid(f"the POM has no {' and no '.join(missing)}, and none of its parent")
-    found: dict[str, object] = {"packaging": _filled(text(project, "packaging", "jar"), values) or "jar"}
+    packaging = _filled(text(project, "packaging", "jar")[:TEXT_LENGTH], values)[:TEXT_LENGTH]
+    found: dict[str, object] = {"packaging": packaging or "jar"}
     for name in ("name", "description", "url"):
-        value = " ".join(_filled(text(project, name), values).split())[:TEXT_LENGTH]
+        value = " ".join(_filled(text(project, name)[:VALUE_LENGTH], values).split())[:TEXT_LENGTH]
         if value:
             found[name] = value
     if parent is not None:
@@ -56,25 +57,28 @@ def has_placeholder(value: str) -> bool:
 
 
 def _values(project: Element, parent: Element | None) -> dict[str, str]:
-    """Coordinates by their plain names, and everything that a placeholder may stand for."""
+    """Coordinates by their plain names, and everything that a placeholder may stand for. Nothing long stands for one: a
+    short text of many placeholders would otherwise become one of gigabytes."""
     found: dict[str, str] = {}
     properties = project.find("properties")
     for each in properties if properties is not None else ():
-        found[each.tag] = (each.text or "").strip()
+        value = (each.text or "").strip()
+        if len(value) <= VALUE_LENGTH:
+            found[each.tag] = value
     for name in ("groupId", "artifactId", "version"):
-        inherited = text(parent, name) if name != "artifactId" else ""
-        own = text(project, name) or inherited
+        inherited = text(parent, name)[:VALUE_LENGTH] if name != "artifactId" else ""
+        own = text(project, name)[:VALUE_LENGTH] or inherited
         found[name] = found[f"project.{name}"] = found[f"pom.{name}"] = own
         if parent is not None:
-            found[f"project.parent.{name}"] = text(parent, name)
+            found[f"project.parent.{name}"] = text(parent, name)[:VALUE_LENGTH]
     return found
 
 
 def _filled(value: str, values: Mapping[str, str]) -> str:
-    """With the placeholders replaced that the POM explains, at most PASSES deep."""
+    """With the placeholders replaced that the POM explains, at most PASSES deep and VALUE_LENGTH long."""
     for _ in range(PASSES):
         filled = _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), value)
-        if filled == value or len(filled) > 10_000:
+        if filled == value or len(filled) > VALUE_LENGTH:
             break
         value = filled
     return value

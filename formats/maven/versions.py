@@ -116,16 +116,18 @@ def _items(version: str) -> tuple[_Item, ...]:
             awaits = True
             continue
         awaits = False
-        following = tokens[position + 1] if position + 1 < len(tokens) else None
-        found.append(_Item(_NUMBER, int(number[-300:])) if number else _word(word, following))
+        rest = tokens[position + 1 : position + 3]
+        is_last = not rest or (len(rest) == 1 and bool(rest[0].group(3)))  # a single separator at the end says nothing
+        is_before_number = bool(rest and rest[0].group(1))
+        found.append(_Item(_NUMBER, int(number[-300:])) if number else _word(word, is_last, is_before_number))
     return tuple(_without_padding(found or [_Item(_NUMBER)]))
 
 
-def _word(word: str, following: re.Match[str] | None) -> _Item:
+def _word(word: str, is_last: bool, is_before_number: bool) -> _Item:
     plain = word.lower()
-    if following is None and plain in ("min", "max"):
+    if is_last and plain in ("min", "max"):
         return _Item(_LEAST if plain == "min" else _MOST)
-    if following is not None and following.group(1):
+    if is_before_number:
         plain = _LETTERS.get(plain, plain)
     return _Item(_WORD, _MEANING[plain]) if plain in _MEANING else _Item(_TEXT, plain)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from repoman.core.digest import find_hex
@@ -15,6 +16,7 @@ from repoman.core.errors import (
     BadRequest,
     ContentInvalid,
     FileNotFound,
+    Forbidden,
     MethodNotAllowed,
     NameInvalid,
     NotFound,
@@ -26,7 +28,17 @@ from repoman.core.records import Entry, Facts, FileEntry, Gather, Listing, NewFi
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import FOR_EVER, PAGE, REVALIDATE, SANDBOXED, attachment, link
 from repoman.core.strictxml import load, text
-from repoman.core.wire import BodyPlan, Document, DocumentBody, Head, HotLookup, Request, Response, StagedBody
+from repoman.core.wire import (
+    BodyPlan,
+    Document,
+    DocumentBody,
+    Head,
+    HotLookup,
+    Request,
+    Response,
+    StagedBody,
+    check_whole,
+)
 
 from . import listing
 from .complete import EXPECTED
@@ -43,12 +55,13 @@ from .names import (
     place_of,
 )
 from .package import has_placeholder
-from .versions import is_snapshot
+from .versions import base_of, is_snapshot
 
 CHECKSUM_BYTES = 4096
 ANNOUNCED_MOST = 100
 NAMES_READ = 50_000
 ALGORITHMS = ("md5", "sha1")  # those that clients ask for with every file; the others are computed when asked for
+CHANGES = "changes"  # in a file's metadata: other bytes may take its place
 TEXT = ("Content-Type", "text/plain; charset=us-ascii")
 CREATED = (*SANDBOXED, REVALIDATE)
 _TYPES = {
@@ -94,7 +107,6 @@ def get(repo: Repo, request: Request, path: str) -> Response:
     if _is_short(path):
         return _folder_without_slash(repo, request, path)
     address = _named(repo, path)
-    check_policy(repo, address, NotFound)
     if isinstance(address, FolderPlace):
         return _folder(repo, request, address)
     if isinstance(address, MetadataPlace):
@@ -102,7 +114,7 @@ def get(repo: Repo, request: Request, path: str) -> Response:
     if isinstance(address, ChecksumPlace):
         return _checksum(repo, request, address)
     try:
-        return _file(repo.open(address.ref))
+        return _file(repo.open(address.ref), path)
     except (FileNotFound, PackageNotFound):
         if address.part is None:
             return _folder_without_slash(repo, request, path)
@@ -119,8 +131,9 @@ def _named(repo: Repo, path: str) -> Address:
         raise FileNotFound(f"'{repo.key}' has no file '{path}': {error.message}") from None
 
 
-def check_policy(repo: Repo, address: Address, error: type[NotFound] | type[BadRequest]) -> None:
-    """Raises the error for what the repository's version policy excludes. What is about several versions is never."""
+def check_policy(repo: Repo, address: Address) -> None:
+    """Raises BadRequest for what the repository's version policy excludes. What is about several versions is never. It is
+    about what comes in: what is here is read whatever the policy says by now, also past other members of a virtual one."""
     if isinstance(address, ChecksumPlace):
         address = address.of
     version = address.version if isinstance(address, Place | MetadataPlace) else ""
@@ -128,12 +141,16 @@ def check_policy(repo: Repo, address: Address, error: type[NotFound] | type[BadR
     if not version or policy == "mixed" or is_snapshot(version) == (policy == "snapshot"):
         return
     kinds = "snapshots" if policy == "snapshot" else "releases"
-    raise error(f"'{repo.key}' takes {kinds} only (its version_policy), and {version} is none of them")
+    raise BadRequest(f"'{repo.key}' takes {kinds} only (its version_policy), and {version} is none of them")
 
 
-def _file(entry: FileEntry) -> Response:
+def _file(entry: FileEntry, path: str) -> Response:
     headers = file_headers(
-        name=entry.path, media_type=entry.blob.media_type, digest=entry.blob.digest.hex, metadata=entry.metadata
+        name=entry.path,
+        media_type=entry.blob.media_type,
+        digest=entry.blob.digest.hex,
+        captured={"path": path},
+        metadata=entry.metadata,
     )
     blob = replace(entry.blob, media_type=served_type(entry.path))
     return Response(200, headers, blob, last_modified=entry.created_at.timestamp())
@@ -144,29 +161,26 @@ def file_headers(
     name: str,
     media_type: str,
     digest: str,
-    captured: Mapping[str, str] | None = None,
+    captured: Mapping[str, str],
     metadata: Mapping[str, object] | None = None,
 ) -> list[tuple[str, str]]:
     """All headers of a file but those of the edge. The checksums spare clients a request for each (C1)."""
+    place = parse(captured["path"])
+    assert isinstance(place, Place)
+    known = metadata or {}
     headers = [
         ("Content-Type", served_type(name)),
         *SANDBOXED,
-        _caching(name),
+        REVALIDATE if place.is_moving or known.get(CHANGES) else FOR_EVER,
         ("Content-Disposition", attachment(name)),
     ]
     for algorithm in ("sha1", "md5"):
-        value = (metadata or {}).get(algorithm)
+        value = known.get(algorithm)
         if isinstance(value, str):
             headers.append((f"X-Checksum-{algorithm.capitalize()}", value))
     if digest:
         headers.append(("X-Checksum-Sha256", digest))
     return headers
-
-
-def _caching(path: str) -> tuple[str, str]:
-    version, _, name = path.partition("/")
-    is_moving = is_snapshot(version) and version in name
-    return REVALIDATE if is_moving else FOR_EVER
 
 
 def served_type(path: str) -> str:
@@ -343,9 +357,8 @@ def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
     address = parse(path)
     if isinstance(address, FolderPlace):
         raise MethodNotAllowed("folders are not uploaded; put files", allow=["GET", "HEAD"])
-    check_policy(repo, address, BadRequest)
-    if "content-range" in head.headers:
-        raise BadRequest("Content-Range has no meaning on PUT: send the whole file")
+    check_policy(repo, address)
+    check_whole(head)
     if isinstance(address, MetadataPlace):
         return DocumentBody(listing.METADATA_BYTES)
     if isinstance(address, ChecksumPlace):
@@ -369,7 +382,11 @@ def put(repo: Repo, request: Request, path: str) -> Response:
 
 
 def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
+    # All that a checksum which came before may have said of it, but for SHA-512.
     metadata: dict[str, object] = {name: staged.others[name] for name in ALGORITHMS}
+    metadata["sha256"] = staged.digest.hex
+    if repo.options.allow_redeploy:
+        metadata[CHANGES] = True
     about: dict[str, object] | None = None
     if place.part is not None and place.part.is_pom:
         facts = _pom(repo, place, staged)
@@ -406,7 +423,7 @@ def _pom(repo: Repo, place: Place, staged: Staged) -> Facts | None:
     named = f"{facts.name}:{facts.version}"
     if not repo.options.check_pom or has_placeholder(named):
         return facts
-    if (facts.name, facts.version) != (place.package, place.version):
+    if (facts.name, base_of(facts.version)) != (place.package, place.version):
         repo.discard(staged)
         raise ContentInvalid(
             f"the POM is about {named}, and its address says {place.package}:{place.version}; nothing was stored "
@@ -454,11 +471,14 @@ def _put_checksum(repo: Repo, address: ChecksumPlace, data: bytes) -> None:
 
 
 def _expect(repo: Repo, place: Place, algorithm: str, told: str) -> None:
-    """Keep a checksum that came before its file, to judge the file by it (C8)."""
+    """Keep a checksum that came before its file, to judge the file by it (C8). The last one said counts: of a deploy that
+    was cut and is repeated with other bytes there is an older one."""
+    path = f"{place.path}.{algorithm}"
+    said = NewFile(path, repo.stage_bytes(told.encode()), is_moving=True, metadata={EXPECTED: told})
     repo.publish(
         Publication(
             package=place.package,
-            files=(NewFile(f"{place.path}.{algorithm}", repo.stage_bytes(told.encode()), metadata={EXPECTED: told}),),
+            files=(said,),
             gather=(gather_of(repo, place),),
         )
     )
@@ -467,22 +487,31 @@ def _expect(repo: Repo, place: Place, algorithm: str, told: str) -> None:
 def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
     """Check it, and show what it names and is here: that its publisher has uploaded all of it. It adds nothing itself."""
     root = load(data.removeprefix(b"\xef\xbb\xbf").lstrip(), root="metadata")
-    group, artifact = text(root, "groupId"), text(root, "artifactId")
+    here = place.package.split(":")
+    told = [text(root, name) or own for name, own in zip(("groupId", "artifactId"), here, strict=True)]
     has_versions = root.find("versioning") is not None
-    if has_versions and (group, artifact) != ("", "") and place.package not in (f"{group}:{artifact}", f":{artifact}"):
-        raise BadRequest(f"the metadata is about {group}:{artifact}, and its address about {place.package}")
+    if has_versions and told != here:
+        raise BadRequest(f"the metadata is about {':'.join(told)[:400]}, and its address about {place.package}")
     if place.version:
-        told = list(dict.fromkeys(listing.builds_in(root, place.version)))[:ANNOUNCED_MOST]
-        under = [build_prefix(place.folder[-1], place.version, build) for build in told]
-        if not told or repo.options.keep_snapshots:
+        builds = list(dict.fromkeys(listing.builds_in(root, place.version)))[:ANNOUNCED_MOST]
+        under = [build_prefix(place.folder[-1], place.version, build) for build in builds]
+        if not builds or repo.options.keep_snapshots:
             under = [f"{place.version}/"]
         _show(repo, place.package, [Gather(place.version, prefix, is_whole=True) for prefix in under])
-    elif has_versions:
+        return
+    if has_versions:
         named = [(each.text or "").strip() for each in root.iterfind("versioning/versions/version")]
-        known = {entry.name for entry in _held(repo, ListingRef("releases", place.package)).entries}
-        new = [version for version in dict.fromkeys(named) if version not in known][:ANNOUNCED_MOST]
-        _show(repo, place.package, [Gather(check_version(version), f"{version}/", is_whole=True) for version in new])
-        _note_plugin(repo, place.package)
+        latest = [text(root, "versioning/release"), text(root, "versioning/latest")]
+        releases = _held(repo, ListingRef("releases", place.package))
+        known = {entry.name for entry in releases.entries}
+        # What is new stands last, or is said to be; through a virtual repository many more are named that others have.
+        new = [version for version in dict.fromkeys([*latest, *reversed(named)]) if version and version not in known]
+        checked = [check_version(version) for version in new[:ANNOUNCED_MOST]]
+        _show(repo, place.package, [Gather(version, f"{version}/", is_whole=True) for version in checked])
+        if "plugin" not in releases.metadata:
+            _note_plugin(repo, place.package, next(filter(None, latest), ""))
+    for plugin in list(listing.plugins_in(root))[-ANNOUNCED_MOST:]:
+        _note_told_plugin(repo, f"{place.group}:{plugin.artifact}", plugin)
 
 
 def _show(repo: Repo, package: str, gathers: list[Gather]) -> None:
@@ -496,22 +525,30 @@ def _show(repo: Repo, package: str, gathers: list[Gather]) -> None:
         repo.publish(Publication(package=package, gather=tuple(kept)))
 
 
-def _note_plugin(repo: Repo, package: str) -> None:
-    """Of a plugin whose name does not say so, the prefix is found when its version is whole."""
-    releases = _held(repo, ListingRef("releases", package))
-    if not releases.entries or "plugin" in releases.metadata:
-        return
-    newest = releases.entries[-1].name
-    found = _held(repo, ListingRef("version", package, arguments=(("version", newest),)))
+def _note_plugin(repo: Repo, package: str, version: str) -> None:
+    """Of a plugin whose name does not say so, the prefix is found when a version is whole."""
+    found = _held(repo, ListingRef("version", package, arguments=(("version", version),)))
     if not any(entry.metadata.get("packaging") == "maven-plugin" for entry in found.entries):
         return
     for file in (file for entry in found.entries for file in entry.files):
         place = place_of(FileRef(package, file.path))
         if place.part is not None and place.part.is_main and place.part.extension == "jar":
-            about = _plugin(repo, place, repo.restage(repo.current(place.ref)))
+            try:
+                staged = repo.restage(repo.current(place.ref))
+            except Forbidden:  # a token that may only publish
+                return
+            about = _plugin(repo, place, staged)
             if about is not None:
                 repo.publish(Publication(package=package, package_metadata=about))
             return
+
+
+def _note_told_plugin(repo: Repo, package: str, plugin: listing.Plugin) -> None:
+    """What a group's metadata say of a plugin that is here and whose jar says nothing that can be read (G2)."""
+    releases = _held(repo, ListingRef("releases", package))
+    if releases.entries and "plugin" not in releases.metadata:
+        about = {"prefix": plugin.prefix, "name": plugin.name}
+        repo.publish(Publication(package=package, package_metadata={"plugin": about}))
 
 
 def _held(repo: Repo, ref: ListingRef) -> Listing:
@@ -532,5 +569,8 @@ def delete(repo: Repo, request: Request, path: str) -> Response:
         raise MethodNotAllowed(
             "folders are not deleted as a whole; delete files, or versions through the API", allow=["GET", "HEAD"]
         )
+    elif isinstance(address, ChecksumPlace) and isinstance(address.of, Place):
+        with suppress(NotFound):  # what is here is what was said of a file that has not come
+            repo.remove_file(FileRef(address.of.package, f"{address.of.path}.{address.algorithm}"))
     # What is derived goes with what it is derived from.
     return Response(204, CREATED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 
 import orjson
@@ -303,6 +304,33 @@ def versions(repository_id: int, package: str) -> Listing | None:
         metadata=owner.metadata,
         changed_at=owner.changed_at,
     )
+
+
+_package_marks = Prepared(
+    lambda repository_id: (
+        Package.objects.filter(repository_id=repository_id, revision__gt=0)
+        .order_by("name")
+        .values_list("id", "name", "revision")
+    )
+)
+_last_change = Prepared(
+    lambda repository_id: (
+        Package.objects.filter(repository_id=repository_id, revision__gt=0)
+        .order_by("-revision")
+        .values_list("changed_at")[:1]
+    )
+)
+
+
+def package_marks(repository_id: int) -> list[tuple[int, str, int]]:
+    """Id, name and revision of every package that ever showed something: one query, and no other table."""
+    return list(_package_marks.all(repository_id))
+
+
+def last_change(repository_id: int) -> datetime.datetime | None:
+    """When what any package shows changed last."""
+    row = _last_change.first(repository_id)
+    return row[0] if row is not None else None
 
 
 _release_rows = Prepared(

@@ -210,6 +210,21 @@ def copy_live(row: Any, **changes: Any) -> Any:
     return type(row).objects.create(**kept, **changes)
 
 
+def renew_version(version: Version, files: Sequence[int], revision: int, moment: datetime.datetime) -> Version | None:
+    """The live version, from now on with these files (their ids): its row is closed and a copy takes its place and its
+    tags. Without files nothing does."""
+    tags = list(Tag.objects.filter(version=version, removed_revision=None))
+    close(Tag.objects.filter(version=version), revision, moment)
+    close(Version.objects.filter(pk=version.pk), revision, moment)
+    if not files:
+        return None
+    copy: Version = copy_live(version, added_revision=revision)
+    VersionArtifact.objects.bulk_create([VersionArtifact(version=copy, artifact_id=key) for key in files])
+    for tag in tags:
+        add_tag(copy, tag.name, revision, tag.moved_by_id)
+    return copy
+
+
 def touch(artifacts: Sequence[Artifact]) -> None:
     """The grace of these files and their blobs counts from now. Raises ClaimLost if one has just been collected."""
     now = clock.now()
@@ -234,12 +249,6 @@ def link_parts(version: Version, parts: Sequence[Artifact], revision: int) -> No
     new = [part.pk for part in parts if part.added_revision is None]
     if new:
         Artifact.objects.filter(pk__in=new, added_revision=None).update(added_revision=revision)
-
-
-def links_of(artifacts: Iterable[int]) -> QuerySet[VersionArtifact]:
-    """The links of live versions to these files, for who takes the files away and the versions not: a live version names
-    live files only."""
-    return VersionArtifact.objects.filter(artifact__in=list(artifacts), version__removed_revision=None)
 
 
 def add_tag(version: Version, name: str, revision: int, moved_by: int | None) -> Tag:

@@ -20,6 +20,7 @@ own `error()`, the REST API's exception handler, a command's exit). Nothing else
     ├── Conflict 409                  other bytes are published there; a name is taken; a state forbids it
     ├── PreconditionFailed 412        If-Match / If-None-Match said otherwise
     ├── TooLarge 413                  over a limit that is not the quota
+    ├── ContentCodingUnsupported 415  an upload that is packed once more on its way
     ├── RangeInvalid 416              a chunk or range that does not fit
     ├── TooManyRequests 429           slowed down; carries retry_after_seconds
     ├── UpstreamFailed 502 / UpstreamTimeout 504
@@ -177,6 +178,13 @@ class TooLarge(RepomanError):
 
     status = 413
     code = "too_large"
+
+
+class ContentCodingUnsupported(RepomanError):
+    """Uploads are stored as they come: send the file itself, without Content-Encoding."""
+
+    status = 415
+    code = "content_coding_unsupported"
 
 
 class RangeInvalid(RepomanError):

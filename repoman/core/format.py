@@ -6,9 +6,10 @@ setting of the server, or another format. A sixth format is one folder and one l
 
 from __future__ import annotations
 
+import datetime
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, BinaryIO, ClassVar, Protocol
@@ -20,6 +21,7 @@ from .records import (
     Document,
     Facts,
     FileEntry,
+    Frame,
     Gather,
     Gathered,
     Listing,
@@ -248,10 +250,12 @@ class FormatHandler(ABC):
     - `version_by_digest`: a version is a document, named by its digest (OCI).
     - `files_are_packages`: every file is a package of its own (generic).
     - `versions_own_files`: a file belongs to one version and goes with it; the last file takes its version along.
-    - `comes_in_parts`: clients publish a version's files one by one; they can be read before `complete` shows the version.
     - `burns`: what never comes back under its name once it was removed: "version", "file", or nothing.
+    - `files_may_wait`: files are published one by one, and one may be in no version yet.
     - `is_listed`: an upstream says in a listing ("versions" of a package) which files there are, with their addresses
       and digests; otherwise files are asked for directly.
+    - `is_indexed`: the listing "packages" is one document with all that the repository holds, made of a part for each
+      package; an upstream says in its own which versions there are, and is asked for nothing else.
     - `digests`: hashed besides sha256 for every file that comes from an upstream, and kept in its metadata.
     - `annotations`: what `Repo.annotate` may change.
     - `names_differ_by_case`: False refuses a new package whose name another one has but for case.
@@ -266,9 +270,10 @@ class FormatHandler(ABC):
     version_by_digest: ClassVar[bool] = False
     files_are_packages: ClassVar[bool] = False
     versions_own_files: ClassVar[bool] = False
-    comes_in_parts: ClassVar[bool] = False
     burns: ClassVar[str] = ""
+    files_may_wait: ClassVar[bool] = False
     is_listed: ClassVar[bool] = False
+    is_indexed: ClassVar[bool] = False
     digests: ClassVar[tuple[str, ...]] = ()
     annotations: ClassVar[frozenset[str]] = frozenset()
     names_differ_by_case: ClassVar[bool] = True
@@ -309,6 +314,14 @@ class FormatHandler(ABC):
         """The document for clients; links begin with `address`. The same records give the same bytes."""
         raise MethodNotAllowed(f"{self.name} repositories have no such document")
 
+    def render_part(self, package: str, listing: Listing, form: str) -> bytes:
+        """The package's share of the document about all, made of its versions; empty where it has none."""
+        raise MethodNotAllowed(f"{self.name} repositories have no document about all packages")
+
+    def frame(self, form: str, changed_at: datetime.datetime | None, address: str) -> Frame:
+        """What stands around the parts. `changed_at`: the last change of any of them."""
+        raise MethodNotAllowed(f"{self.name} repositories have no document about all packages")
+
     def inspect(self, path: str, file: BinaryIO, size: int) -> Facts:
         """What a package file claims about itself. `file` can be read and sought. Reads a bounded amount whatever the
         file says, writes nothing, runs nothing. Raises ContentInvalid."""
@@ -317,12 +330,23 @@ class FormatHandler(ABC):
     # files that are published one by one
 
     def complete(
-        self, package: str, gather: Gather, files: Mapping[str, Mapping[str, object]], options: Any
+        self,
+        package: str,
+        gather: Gather,
+        files: Mapping[str, Mapping[str, object]],
+        options: Any,
+        *,
+        named: frozenset[str] = frozenset(),
     ) -> Gathered:
-        """What the live files below `gather.under` (path → metadata) make of the version. Called inside the transaction,
-        after which nobody can have missed another's file; pure and quick. Raises ContentInvalid where they contradict each
-        other: then nothing of the publication is kept."""
+        """What the live files below `gather.under` (path → metadata) make of the version; `named` are those it has already.
+        Called inside the transaction, after which nobody can have missed another's file; pure and quick. Raises
+        ContentInvalid where they contradict each other: then nothing of the publication is kept."""
         return Gathered()
+
+    def is_beside(self, path: str, other: str) -> bool:
+        """Where versions own their files: whether `other` is only about the file at `path` (its signature, its metadata),
+        and goes with it. Asked for paths that begin with that one."""
+        return other.startswith(f"{path}.")
 
     def version_of(self, ref: FileRef) -> str:
         """The version that a file belongs to by its path; "" where paths do not say that."""
@@ -351,6 +375,11 @@ class FormatHandler(ABC):
         """An upstream's document as records; `url` is where it came from, after redirects. The inverse of
         `render_listing`. Raises ContentInvalid for what is no such document (a login page, an error page)."""
         raise ContentInvalid(f"{self.name} has no listings that could be read")
+
+    def split_index(self, body: bytes, *, url: str, media_type: str) -> Iterator[tuple[str, Listing]]:
+        """An upstream's document about all packages as each package's listing of versions; `url` is the address that the
+        remote was given. Raises ContentInvalid as `parse_listing`, also after some were given."""
+        raise ContentInvalid(f"{self.name} has no document about all packages")
 
     def merge_metadata(self, found: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
         """What a virtual repository says of a package beyond its versions, of what its members say, in their order."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .digest import Digest
+from .refs import FileRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,16 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands before, between and after the parts of a document about all packages."""
+
+    head: bytes
+    between: bytes
+    tail: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """A rendered document, kept ready to be sent. `packed` is the same with gzip, empty where that gains nothing.
 
@@ -188,6 +199,8 @@ class NewFile:
     `held_by_version`: kept only while a version names it (an OCI layer), instead of standing by itself (a raw file).
     `is_moving`: the format has paths whose content changes (a Maven snapshot under its plain name): who may publish may
     replace this one, whatever `may_replace` says.
+    `about`: path → sha256 hex of other files of the package that this one speaks of. One that is there with other bytes:
+    ContentInvalid.
     """
 
     path: str
@@ -197,6 +210,7 @@ class NewFile:
     is_moving: bool = False
     metadata: Mapping[str, object] = field(default_factory=dict)
     published_at: datetime.datetime | None = None  # at the upstream
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +263,10 @@ class Publication:
     `default_tags` are set only where the package does not have such a tag yet. `package_metadata`, where given, is
     merged into the package's own. `display_name`: how the publisher writes the name, kept from the first time.
     `origin`: the upstream's address, for what a remote repository took over. `gather`: versions that may be complete with
-    this, judged by the handler's `complete` inside the transaction.
+    this, judged by the handler's `complete` inside the transaction. `companions`: paths whose files, where they are there,
+    may speak of a file published here (`NewFile.about`): those that speak of other bytes go with what is replaced, and are
+    a Conflict otherwise. `rivals`: files of other packages that have the same address for clients: a Conflict where one of
+    them is there.
     """
 
     package: str
@@ -264,6 +281,8 @@ class Publication:
     package_metadata: Mapping[str, object] | None = None
     display_name: str = ""
     origin: str = ""
+    companions: tuple[str, ...] = ()
+    rivals: tuple[FileRef, ...] = ()
     gather: tuple[Gather, ...] = ()
 
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote
 
 from .actor import Action, Actor
 from .digest import Digest
-from .errors import BadRequest
+from .errors import BadRequest, ContentCodingUnsupported
 from .records import BlobRef, Rendered, Staged, UploadState
 from .refs import FileRef, ListingRef, TagRef, VersionRef
 
@@ -343,6 +343,15 @@ class SiteRoute:
     view: ViewFunction
     max_body: int = 0
     name: str = ""
+
+
+def check_whole(head: Head) -> None:
+    """Of an upload that is the file itself: raises for a part of one, and for one in a content coding."""
+    coding = (head.headers.get("content-encoding") or "identity").strip().lower()
+    if coding not in ("identity", ""):
+        raise ContentCodingUnsupported()
+    if "content-range" in head.headers:
+        raise BadRequest("Content-Range has no meaning on PUT: send the whole file")
 
 
 def json_headers(media_type: str = "application/json", **more: str) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import datetime
 import logging
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
@@ -37,7 +37,7 @@ from repoman.events.models import Event
 from repoman.events.record import record
 from repoman.sources import state
 from repoman.sources.models import UpstreamDocument
-from repoman.sources.records import dump_listing, joined, load_listing, unpacked
+from repoman.sources.records import dump_listing, dump_names, joined, load_listing, unpacked
 from repoman.sources.remote import Limits, document_key, document_row, find_file, generation_of, pages_key
 
 from . import workshop
@@ -45,6 +45,8 @@ from .publish import publish
 from .transactions import write
 
 ACTOR = system_actor("upstream")
+PARTS_AT_ONCE = 400
+PART_KEYS = document_key(ListingRef("versions"))
 JITTER = 0.1
 _LINK = re.compile(r"<([^<>]{1,2000})>([^,<]{0,500})")
 _NEXT = re.compile(r";\s*rel\s*=\s*\"?[^\";]*\bnext\b")
@@ -137,8 +139,10 @@ def _save(
     records: bytes | None = None,
     mark: str = "",
     changed: tuple[_Changed, ...] = (),
+    beside: Callable[[], None] | None = None,
 ) -> None:
-    """The document's row as of now, in one statement. A 304 leaves what it holds and makes it fresh again."""
+    """The document's row as of now, in one statement. A 304 leaves what it holds and makes it fresh again. `beside` is done
+    in the same transaction, first."""
     now = clock.now()
     # A body that nothing measured may have been cut: it is asked for again each time.
     is_certain = outcome.is_not_modified or plan.kind == "tag" or outcome.size is not None
@@ -162,6 +166,8 @@ def _save(
             known = UpstreamDocument.objects.filter(repository=repository, key=row.key).exclude(mark="")
             if not known.exists():
                 raise Unavailable("the upstream's listing was dropped meanwhile; try again", retry_after_seconds=1)
+        if beside is not None:
+            beside()
         _put(row, ("generation", "checked_at", "fresh_until") if outcome.is_not_modified else _ALL)
         for each in changed:
             each.record(repository)
@@ -189,6 +195,9 @@ def _keep_listing(repository: Repository, limits: Limits, plan: Plan, outcome: O
         _save(repository, limits, plan, outcome)
         return
     media_type = outcome.headers.get("content-type", "")
+    if handler_for(repository.format).is_indexed and plan.ref.kind == "packages":
+        _keep_index(repository, limits, plan, outcome, media_type)
+        return
     packed, mark = workshop.parse_listing(
         repository.format, plan.ref, outcome.body, url=outcome.url or plan.url, media_type=media_type
     )
@@ -202,10 +211,61 @@ def _keep_listing(repository: Repository, limits: Limits, plan: Plan, outcome: O
     if following:
         _gather(repository, limits, plan, following, packed, mark)
         return
-    packed, mark, changed = _with_what_is_held(repository, plan.ref, packed, mark)
+    packed, mark, changed = _with_what_is_held(
+        repository, plan.ref.package if plan.ref.kind == "versions" else "", packed, mark
+    )
     _save(repository, limits, plan, outcome, records=packed, mark=mark, changed=changed)
     if plan.page:
         write(gathered.delete)
+
+
+def _keep_index(repository: Repository, limits: Limits, plan: Plan, outcome: Outcome, media_type: str) -> None:
+    """A document about all packages: a row for each, written where its records changed, under one that names them all and
+    whose freshness counts for them. Addresses in it are relative to what the remote was given, not to where that led."""
+    found, (packed, mark) = workshop.split_index(repository.format, outcome.body, url=plan.url, media_type=media_type)
+    records = dict(found)
+    changed: list[_Changed] = []
+    held = Artifact.objects.filter(package__repository=repository, removed_revision=None)
+    for package in sorted(set(held.values_list("package__name", flat=True)) & records.keys()):
+        records_of, mark_of, altered = _with_what_is_held(repository, package, *records[package])
+        records[package] = (records_of, mark_of)
+        changed += altered
+    if changed:
+        marks = {name: one for name, (_, one) in records.items()}
+        packed, mark = dump_names(marks, unpacked(packed, mark).changed_at)
+    rows = UpstreamDocument.objects.filter(repository=repository, key__startswith=PART_KEYS)
+
+    def write_parts() -> None:
+        known = {key: row for key, *row in rows.values_list("key", "mark", "generation")}
+        wanted = {document_key(ListingRef("versions", name)): one for name, one in records.items()}
+        for start in _steps(gone := sorted(known.keys() - wanted.keys())):
+            rows.filter(key__in=gone[start : start + PARTS_AT_ONCE]).delete()
+        new = [key for key, (_, one) in wanted.items() if known.get(key) != [one, limits.generation]]
+        for start in _steps(new):
+            now = clock.now()
+            batch = [
+                UpstreamDocument(
+                    repository=repository,
+                    key=key,
+                    generation=limits.generation,
+                    url=plan.url,
+                    records=wanted[key][0],
+                    mark=wanted[key][1],
+                    fetched_at=now,
+                    checked_at=now,
+                    fresh_until=now,
+                )
+                for key in new[start : start + PARTS_AT_ONCE]
+            ]
+            UpstreamDocument.objects.bulk_create(
+                batch, update_conflicts=True, unique_fields=["repository", "key"], update_fields=_ALL
+            )
+
+    _save(repository, limits, plan, outcome, records=packed, mark=mark, changed=tuple(changed), beside=write_parts)
+
+
+def _steps(items: Sequence[object]) -> range:
+    return range(0, len(items), PARTS_AT_ONCE)
 
 
 def _next_page(plan: Plan, outcome: Outcome) -> str:
@@ -270,14 +330,14 @@ class _Changed:
 
 
 def _with_what_is_held(
-    repository: Repository, ref: ListingRef, packed: bytes, mark: str
+    repository: Repository, package: str, packed: bytes, mark: str
 ) -> tuple[bytes, str, tuple[_Changed, ...]]:
     """The records with the digests and sizes of the files that are held here, which is what clients get, whatever the
     upstream says of them by now."""
-    if ref.kind != "versions":
+    if not package:
         return packed, mark, ()
     rows = Artifact.objects.filter(
-        package__repository=repository, package__name=ref.package, removed_revision=None
+        package__repository=repository, package__name=package, removed_revision=None
     ).values_list("path", "blob_id", "blob__digest", "blob__size", "metadata")
     held = {path: (blob, size, {"sha256": digest}, metadata) for path, blob, digest, size, metadata in rows}
     if not held:
@@ -297,7 +357,7 @@ def _with_what_is_held(
         if all(told[name] == digests[name] for name in common) and (file.size is None or common or file.size == size):
             return file
         listed = next((f"{name}:{told[name]}" for name in sorted(common)), f"{file.size} bytes")
-        changed.append(_Changed(ref.package, file.path, f"sha256:{digests['sha256']}", listed))
+        changed.append(_Changed(package, file.path, f"sha256:{digests['sha256']}", listed))
         return replace(file, digests=digests, size=size, metadata=metadata)
 
     def with_kept(entry: Entry) -> Entry:

@@ -125,7 +125,7 @@ def versions(
     ):
         tags.setdefault(version_id, []).append(name)
     sizes = dict(
-        VersionArtifact.objects.filter(version_id__in=ids)
+        VersionArtifact.objects.filter(version_id__in=ids, artifact__removed_revision=None)
         .values_list("version_id")
         .annotate(total=Sum("artifact__blob__size"))
         .values_list("version_id", "total")

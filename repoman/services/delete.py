@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from repoman.catalog import writes
 from repoman.catalog.models import Artifact, Package, Repository, Tag, Version, VersionArtifact
@@ -147,8 +147,8 @@ def _burn_files(removal: _Removal, files: Sequence[Artifact]) -> list[str]:
 def remove_file(repository: Repository, actor: Actor, ref: FileRef, *, if_match: frozenset[str] | None = None) -> int:
     """Take the file away. Returns the revision.
 
-    Where versions own their files, what lies beside the file (`<path>.metadata`, `<path>.asc`) goes with it, and its
-    version too when nothing of it is left; at once where versions burn, or other content could take its name. Elsewhere a
+    Where versions own their files, what lies beside the file (the handler's `is_beside`) goes with it, and its version
+    too when nothing of it is left; at once where versions burn, or other content could take its name. Elsewhere a
     file that a live version still names stays: MethodNotAllowed. Raises FileNotFound, PreconditionFailed.
     """
 
@@ -171,13 +171,15 @@ def remove_file(repository: Repository, actor: Actor, ref: FileRef, *, if_match:
         if owners and burns(repository) == "version":
             for version in owners:
                 _close_version(removal, version)
-        elif owners:
-            beside = Q(path=ref.path) | Q(path__startswith=f"{ref.path}.")
-            group = list(
-                Artifact.objects.filter(beside, package=removal.package, removed_revision=None)
-                .select_related("blob")
-                .order_by("path")
+        elif removal.handler.versions_own_files:
+            near = Artifact.objects.filter(
+                package=removal.package, path__gte=ref.path, path__lt=f"{ref.path}/", removed_revision=None
             )
+            group = [
+                file
+                for file in near.select_related("blob").order_by("path")
+                if file.path == ref.path or removal.handler.is_beside(ref.path, file.path)
+            ]
             _burn_files(removal, group)
             for version in owners:
                 _close_without(removal, version, {file.pk for file in group})
@@ -195,22 +197,14 @@ def remove_file(repository: Repository, actor: Actor, ref: FileRef, *, if_match:
 
 
 def _close_without(removal: _Removal, version: Version, gone: set[int]) -> None:
-    """The version as it is without these files: its row is closed and a copy takes its place, unless nothing is left."""
+    """The version as it is without these files, unless nothing is left."""
     revision = removal.stamp()
     left = list(
         VersionArtifact.objects.filter(version=version, artifact__removed_revision=None)
         .exclude(artifact_id__in=gone)
         .values_list("artifact_id", flat=True)
     )
-    tags = list(Tag.objects.filter(version=version, removed_revision=None))
     if not left:
-        for tag in tags:
+        for tag in Tag.objects.filter(version=version, removed_revision=None):
             removal.judge(tag.name, version.name)
-    writes.close(Tag.objects.filter(version=version), revision, removal.moment)
-    writes.close(Version.objects.filter(pk=version.pk), revision, removal.moment)
-    if not left:
-        return
-    copy = writes.copy_live(version, added_revision=revision)
-    VersionArtifact.objects.bulk_create([VersionArtifact(version=copy, artifact_id=key) for key in left])
-    for tag in tags:
-        writes.add_tag(copy, tag.name, revision, tag.moved_by_id)
+    writes.renew_version(version, left, revision, removal.moment)

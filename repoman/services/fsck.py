@@ -38,14 +38,16 @@ from repoman.core import clock
 from repoman.core.actor import system_actor
 from repoman.core.digest import Digest
 from repoman.core.errors import FileNotFound, Unavailable
-from repoman.core.format import handlers
-from repoman.core.refs import FileRef
+from repoman.core.format import handler_for, handlers
+from repoman.core.refs import FileRef, ListingRef
 from repoman.jobs.progress import Progress, silent
 from repoman.policy import quota
 from repoman.sources.models import Fill, UpstreamDocument
+from repoman.sources.remote import document_key
 
 from . import delete, upload
 from .collect import nameless, pages
+from .publish import ABOUT, about_of
 from .release import for_update, lock_blobs, lock_namespace, release
 from .transactions import write
 
@@ -53,6 +55,7 @@ PAGE = 500
 IDLE_SECONDS = 120  # sessions that a request used more recently are not touched
 OLD_TOMBSTONE_SECONDS = 2 * 86400
 OLD_CLAIM_SECONDS = 3600
+INDEX_KEY = document_key(ListingRef("packages"))
 
 
 @dataclass(slots=True)
@@ -519,19 +522,19 @@ def version_parts(run: _Run) -> None:
 def owned_files(run: _Run) -> None:
     """A live file of a format whose versions own their files is named by a live version of its package.
 
-    Without one it can be fetched by its address, and no listing shows it; where versions come in parts, a local repository
-    may have such files. Repair: in a remote it is closed, for it is only a copy and will be fetched again. In a local
-    repository none: closing it would begin its end. Publishing the same bytes again gives it to its version.
+    Without one it can be fetched by its address, and no listing shows it. Repair: in a remote it is closed, for it is only
+    a copy and will be fetched again. In a local repository none: closing it would begin its end. Publishing the same bytes
+    again gives it to its version. Where files are published one by one, those of a local repository may wait for theirs.
     """
     owning = [name for name, handler in handlers().items() if handler.versions_own_files]
-    in_parts = [name for name in owning if handlers()[name].comes_in_parts]
+    waiting = [name for name, handler in handlers().items() if handler.files_may_wait]
     naming = VersionArtifact.objects.filter(
         artifact=OuterRef("pk"), version__removed_revision=None, version__package=OuterRef("package")
     )
     live = Artifact.objects.filter(removed_revision=None, package__repository__format__in=owning)
     # A repository that is being deleted loses its versions first.
     lone = live.filter(~Exists(naming)).exclude(package__repository__state=Repository.State.DELETING)
-    lone = lone.exclude(package__repository__format__in=in_parts, package__repository__type=Repository.Type.LOCAL)
+    lone = lone.exclude(package__repository__format__in=waiting, package__repository__type=Repository.Type.LOCAL)
     for page in _pages(lone.select_related("package__repository")):
         for row in page:
             package = row.package
@@ -548,6 +551,20 @@ def _close_file(row: Artifact) -> bool:
     except FileNotFound:
         pass  # gone since it was found
     return True
+
+
+def companions(run: _Run) -> None:
+    """A live file that speaks of another file's bytes stands beside no other bytes. Repair: none; which of the two is right
+    is a decision."""
+    speaking = Artifact.objects.filter(removed_revision=None, metadata__has_key=ABOUT)
+    for page in _pages(speaking.select_related("package__repository")):
+        for row in page:
+            for path, digest in about_of(row.metadata).items():
+                beside = Artifact.objects.filter(package=row.package, path=path, removed_revision=None)
+                if beside.exclude(blob__digest=digest).exists():
+                    name = f"{row.package.repository.key} {row.package.name} {row.path}"
+                    run.problem(name, f"it speaks of other bytes than '{path}' has", [name])
+        run.seen(len(page))
 
 
 def burned_names(run: _Run) -> None:
@@ -758,10 +775,12 @@ def upstream_documents(run: _Run) -> None:
             current = UpstreamDocument.objects.filter(pk=row.pk).first()
             if current is not None and (fault := _document_fault(current)):
                 same = UpstreamDocument.objects.filter(pk=row.pk, checked_at=current.checked_at)
+                if handler_for(row.repository.format).is_indexed:  # what names it is read anew with it
+                    same = UpstreamDocument.objects.filter(Q(pk__in=same) | Q(repository=row.repository, key=INDEX_KEY))
                 run.problem(
                     f"{row.repository.key} {row.key}",
                     fault,
-                    repair=lambda same=same: write(lambda: same.delete()[0]) == 1,  # type: ignore[misc]
+                    repair=lambda same=same: write(lambda: same.delete()[0]) > 0,  # type: ignore[misc]
                 )
         run.seen(len(page))
 
@@ -802,6 +821,7 @@ CHECKS: tuple[Callable[[_Run], None], ...] = (
     tag_targets,
     version_parts,
     owned_files,
+    companions,
     burned_names,
     revisions,
     package_revisions,

@@ -44,6 +44,7 @@ from repoman.sources.virtual import VirtualSource
 
 from . import annotate, delete, publish, read, upload, workshop
 from .own_account import OwnAccount
+from .parts import assemble
 from .rendered import documents
 from .upload import SessionSink
 
@@ -203,7 +204,9 @@ class RepositoryHandle:
         source = self.source
         mark = source.mark(ref)
 
-        def render() -> Document:
+        def render() -> Document | Rendered:
+            if self.handler.is_indexed and ref.kind == "packages":
+                return assemble(self.handler, ref, source.parts(ref), form, address)
             return self.handler.render_listing(ref, source.listing(ref), form, address)
 
         found = documents.get((self.repository.pk, ref, form, address), mark, render)

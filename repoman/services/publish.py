@@ -10,6 +10,8 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from django.db.models import Exists, OuterRef
+
 from repoman.blobs import store
 from repoman.blobs.models import Blob
 from repoman.catalog import selectors, writes
@@ -35,6 +37,8 @@ from repoman.policy import gates, quota
 from . import suspect
 from .transactions import write
 from .upload import spend, take
+
+ABOUT = "about"  # in a file's metadata: what it speaks of
 
 _stored = Prepared(lambda digest: Blob.objects.filter(digest=digest).values_list("storage_key", "size", "stamp"))
 
@@ -106,10 +110,15 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         package = writes.package(repository, publication.package, display_name=publication.display_name)
         quota.hold(repository.namespace_id, blobs.values())
         change = _Change(writes.lock_repository(repository), actor, clock.now(), surplus=surplus, healed=healed)
-        if not change.handler.names_differ_by_case and package.revision == 0:
+        is_new_name = package.revision == 0 and repository.type == Repository.Type.LOCAL
+        if is_new_name and not change.handler.names_differ_by_case:
             _refuse_twin(package)
+        _judge_subjects(publication, package)
         for new_file in publication.files:
             _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex])
+        if publication.rivals:
+            _refuse_rivals(change, publication)
+        _judge_companions(change, actions, publication, package)
         version = None
         if publication.version is not None:
             version = _put_version(change, publication, package, publication.version, blobs)
@@ -195,13 +204,13 @@ def _put_file(
     if live is not None:
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
         change.replaced = True
-    artifact = writes.insert_artifact(
+    row = writes.insert_artifact(
         package=package,
         path=new.path,
         blob=blob,
         media_type=new.media_type,
         held_by_version=new.held_by_version,
-        metadata=dict(new.metadata),
+        metadata={**new.metadata, ABOUT: dict(new.about)} if new.about else dict(new.metadata),
         uploaded_by_id=change.actor.principal_id,
         origin=publication.origin[:255],
         upstream_published_at=new.published_at,
@@ -210,7 +219,7 @@ def _put_file(
         added_revision=revision,
     )
     if live is not None and change.handler.versions_own_files:
-        writes.links_of([live.pk]).update(artifact=artifact)
+        _renew(change, {live.pk}, [row.pk])
     change.created = change.created or live is None
     record(
         "file:replace" if live else "file:publish",
@@ -221,6 +230,60 @@ def _put_file(
         digest=f"sha256:{blob.digest}",
         bytes=blob.size,
     )
+
+
+def _judge_subjects(publication: Publication, package: Package) -> None:
+    """A file that speaks of another's bytes comes only beside those (`NewFile.about`)."""
+    ours = {new.path: new.staged.digest.hex for new in publication.files}
+    for new in publication.files:
+        for path, digest in new.about.items():
+            live = _live_file.first(package.pk, path) if path not in ours else None
+            there = ours.get(path) or (live.blob.digest if live is not None else digest)
+            if there != digest:
+                raise ContentInvalid(
+                    f"'{new.path}' speaks of '{path}' with sha256 {digest}; the one it would stand beside has {there}"
+                )
+
+
+def _refuse_rivals(change: _Change, publication: Publication) -> None:
+    """Two files that clients ask for at one address cannot both be there."""
+    for rival in publication.rivals:
+        if selectors.live_artifact(change.repository.pk, rival.package, rival.path) is not None:
+            raise Conflict(f"'{rival.path}' is already there, of '{rival.package}': the two would have one address")
+
+
+def about_of(metadata: Mapping[str, object]) -> Mapping[str, str]:
+    """What a file speaks of, by what its row keeps."""
+    about = metadata.get(ABOUT)
+    return about if isinstance(about, dict) else {}
+
+
+def _judge_companions(change: _Change, actions: frozenset[Action], publication: Publication, package: Package) -> None:
+    """What is there already and speaks of other bytes than those that were put (`Publication.companions`)."""
+    ours = {new.path: new.staged.digest.hex for new in publication.files}
+    for path in publication.companions:
+        live = _live_file.first(package.pk, path) if path not in ours else None
+        about = about_of(live.metadata) if live is not None else {}
+        if live is None or all(ours[name] == digest for name, digest in about.items() if name in ours):
+            continue
+        if not publication.may_replace:
+            raise Conflict(
+                f"'{path}' is there and speaks of other bytes than these; remove it, or send what belongs to it"
+            )
+        if Action.DELETE not in actions:
+            raise Forbidden(f"replacing what '{path}' speaks of needs the maintainer role")
+        revision = change.stamp()
+        _renew(change, {live.pk}, [])
+        writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
+        record(
+            "file:delete",
+            actor=change.actor,
+            repository=change.repository,
+            revision=revision,
+            subject=f"{package.name}/{path}",
+            digest=f"sha256:{live.blob.digest}",
+            bytes=live.blob.size,
+        )
 
 
 def _put_version(
@@ -274,25 +337,45 @@ def _gather(
     committed, and is seen here, or comes after this and sees all of it."""
     end = selectors.after_prefix(gather.under)
     rows = Artifact.objects.filter(package=package, path__gte=gather.under, path__lt=end, removed_revision=None)
-    files = dict(rows.filter(gate_state=Content.Gate.OPEN).values_list("path", "metadata"))
+    naming = VersionArtifact.objects.filter(
+        artifact=OuterRef("pk"), version__name=gather.version, version__removed_revision=None
+    )
+    files: dict[str, Mapping[str, object]] = {}
+    named: set[str] = set()
+    found_rows = rows.filter(gate_state=Content.Gate.OPEN).annotate(is_named=Exists(naming))
+    for path, metadata, is_named in found_rows.values_list("path", "metadata", "is_named"):
+        files[path] = metadata
+        if is_named:
+            named.add(path)
     options = change.handler.parse_options(change.repository.options)
-    found = change.handler.complete(package.name, gather, files, options)
+    found = change.handler.complete(package.name, gather, files, options, named=frozenset(named))
     if found.version is not None:
-        _put_version(change, publication, package, found.version, blobs)
-    if not found.outdated:
-        return
-    outdated = dict(rows.filter(path__in=found.outdated).values_list("path", "pk"))
-    writes.links_of(outdated.values()).delete()
-    for path, key in outdated.items():
+        version = _put_version(change, publication, package, found.version, blobs)
+        if found.version.metadata and version.metadata != found.version.metadata:  # its files say more by now
+            change.stamp()
+            Version.objects.filter(pk=version.pk).update(metadata=dict(found.version.metadata))
+    outdated = list(rows.filter(path__in=found.outdated).order_by("path")) if found.outdated else []
+    if outdated:
         revision = change.stamp()
-        writes.close(Artifact.objects.filter(pk=key), revision, change.moment)
+        _renew(change, {row.pk for row in outdated}, [])
+        writes.close(Artifact.objects.filter(pk__in=[row.pk for row in outdated]), revision, change.moment)
+    for row in outdated:
         record(
             "file:expire",
             actor=change.actor,
             repository=change.repository,
-            revision=revision,
-            subject=f"{package.name}/{path}",
+            revision=change.revision,
+            subject=f"{package.name}/{row.path}",
         )
+
+
+def _renew(change: _Change, gone: set[int], instead: list[int]) -> None:
+    """Versions that name files which leave name those that come instead: a live version names what is live (ids)."""
+    revision = change.stamp()
+    for version in Version.objects.filter(versionartifact__artifact__in=gone, removed_revision=None).distinct():
+        links = VersionArtifact.objects.filter(version=version).exclude(artifact__in=gone)
+        files = [*links.values_list("artifact_id", flat=True), *instead]
+        writes.renew_version(version, files, revision, change.moment)
 
 
 def _extend(change: _Change, version: Version, parts: list[Artifact]) -> None:

@@ -31,14 +31,15 @@ class Documents:
         self._lock = threading.Lock()
         self._rendering = tuple(threading.Lock() for _ in range(_STRIPES))
 
-    def get(self, key: Key, mark: str, render: Callable[[], Document]) -> Rendered:
+    def get(self, key: Key, mark: str, render: Callable[[], Document | Rendered]) -> Rendered:
         found = self._find(key, mark)
         if found is not None:
             return found
         with self._rendering[hash(key) % _STRIPES]:
             found = self._find(key, mark)
             if found is None:
-                found = pack(render())
+                made = render()
+                found = made if isinstance(made, Rendered) else pack(made)
                 self._put(key, mark, found)
         return found
 
@@ -55,7 +56,7 @@ class Documents:
             earlier = self._kept.pop(key, None)
             if earlier is not None:
                 self._size -= _weight(earlier[1])
-            if _weight(document) > self._limit // 4:
+            if _weight(document) > self._limit // 2:
                 return
             self._kept[key] = (mark, document)
             self._size += _weight(document)

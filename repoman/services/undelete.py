@@ -23,6 +23,7 @@ from repoman.core.format import handler_for
 from repoman.events.record import record
 from repoman.policy import quota
 
+from .publish import about_of
 from .transactions import write
 
 NAMES_IN_EVENT = 100
@@ -128,6 +129,11 @@ class _Restoration:
         if row.blob_id not in self.blobs:
             self.skipped("file", row.package.name, row.path, "its bytes are gone")
             return None
+        for path, digest in about_of(row.metadata).items():
+            beside = Artifact.objects.filter(package=row.package, path=path, removed_revision=None)
+            if beside.exclude(blob__digest=digest).exists():
+                self.skipped("file", row.package.name, row.path, f"it speaks of other bytes than '{path}' has now")
+                return None
         self._restored("file", row.package.name, row.path)
         # A file that no version named had no revision of its own, and needs none now.
         added = self._stamp() if row.added_revision is not None or not row.held_by_version else None

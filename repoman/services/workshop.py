@@ -6,10 +6,11 @@ pure: bytes in, plain values out. Small documents are parsed right here: handing
 
 from __future__ import annotations
 
+import datetime
 import io
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from repoman.core.errors import ContentInvalid, Unavailable
 from repoman.core.format import handler_for
 from repoman.core.records import BlobRef, Facts, Staged
 from repoman.core.refs import ListingRef
-from repoman.sources.records import dump_listing
+from repoman.sources.records import dump_listing, dump_names
 
 from .workbench import work
 
@@ -42,6 +43,31 @@ def parse_listing(format_name: str, ref: ListingRef, body: bytes, *, url: str, m
 
 def _parse_listing(format_name: str, ref: ListingRef, body: bytes, url: str, media_type: str) -> tuple[bytes, str]:
     return dump_listing(handler_for(format_name).parse_listing(ref, body, url=url, media_type=media_type))
+
+
+def split_index(
+    format_name: str, body: bytes, *, url: str, media_type: str
+) -> tuple[Mapping[str, tuple[bytes, str]], tuple[bytes, str]]:
+    """An upstream's document about all packages as each package's packed records with their mark, and what names them all:
+    a listing of packages, each with that mark as its digest. Raises ContentInvalid, Unavailable."""
+    if len(body) <= SMALL_DOCUMENT_BYTES:
+        return _split_index(format_name, body, url, media_type)
+    found: tuple[dict[str, tuple[bytes, str]], tuple[bytes, str]] = _workshop.run(
+        _split_index, format_name, body, url, media_type
+    )
+    return found
+
+
+def _split_index(
+    format_name: str, body: bytes, url: str, media_type: str
+) -> tuple[dict[str, tuple[bytes, str]], tuple[bytes, str]]:
+    packed: dict[str, tuple[bytes, str]] = {}
+    changed: list[datetime.datetime] = []
+    for package, listing in handler_for(format_name).split_index(body, url=url, media_type=media_type):
+        if package not in packed:
+            packed[package] = dump_listing(listing)
+            changed += [listing.changed_at] if listing.changed_at is not None else []
+    return packed, dump_names({name: mark for name, (_, mark) in packed.items()}, max(changed, default=None))
 
 
 def inspect(format_name: str, path: str, staged: Staged) -> Facts:

@@ -6,8 +6,9 @@ network: what has to be asked of an upstream first is raised as `NeedFetch`, and
 
 from __future__ import annotations
 
+import datetime
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from repoman.blobs import store
@@ -30,6 +31,23 @@ class Asked:
     is_head: bool = False
     served: Freshness | None = None
     listed: Freshness | None = None
+
+
+Part = tuple[str, str]  # a package and its mark
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a document about all packages is made of, not read yet: `parts` in the order of the packages' names.
+
+    A mark stands still while `read(package)` gives the same, and means the same in every repository. `read` gives the mark
+    of what it found, too: that may have changed since. A package may turn out to be empty. `changed_at`: the last change of
+    any of them.
+    """
+
+    parts: Sequence[Part]
+    read: Callable[[str], tuple[str, Listing]]
+    changed_at: datetime.datetime | None
 
 
 def digest_of(entry: FileEntry, algorithm: str) -> str:
@@ -60,6 +78,11 @@ class Source(ABC):
     @abstractmethod
     def mark(self, ref: ListingRef) -> str:
         """A text that stands still while `listing(ref)` gives the same records. Cheap. Raises as `listing`."""
+
+    @abstractmethod
+    def parts(self, ref: ListingRef) -> Parts:
+        """The packages that `listing(ref)` names, for formats with a document about all of them, each still to be read.
+        Costs the names alone. Raises as `listing`."""
 
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
         """How the documents that `listing(ref)` is made of stand, and which members it had to do without."""

@@ -8,7 +8,7 @@ from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, Version
 from repoman.core.records import FileEntry, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
-from .base import Source, digest_of
+from .base import Parts, Source, digest_of
 
 
 class LocalSource(Source):
@@ -90,6 +90,17 @@ class LocalSource(Source):
                 raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
             return f"{row.pk}.{row.revision}"
         return f"r{self._repository.pk}.{self._repository.revision}"
+
+    def parts(self, ref: ListingRef) -> Parts:
+        rows = selectors.package_marks(self._repository.pk)
+        parts = sorted((name, f"p{key}.{revision}") for key, name, revision in rows)
+        changed_at = selectors.last_change(self._repository.pk) or self._repository.created_at
+        return Parts(parts, self._read_part, changed_at)
+
+    def _read_part(self, package: str) -> tuple[str, Listing]:
+        row = selectors.package(self._repository.pk, package)
+        found = selectors.versions(self._repository.pk, package)
+        return f"p{row.pk}.{row.revision}" if row is not None else "", found or Listing(())
 
     def explain(self, ref: FileRef | TagRef | VersionRef | ListingRef) -> list[dict[str, object]]:
         try:

@@ -6,6 +6,7 @@ import datetime
 import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,12 @@ def dump_listing(listing: Listing) -> tuple[bytes, str]:
         option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS,
     )
     return zlib.compress(plain, 5), Digest.of(plain).hex
+
+
+def dump_names(marks: Mapping[str, str], changed_at: datetime.datetime | None) -> tuple[bytes, str]:
+    """What names all packages of a document about all of them: a listing of packages with the marks of their records."""
+    entries = tuple(Entry(name, kind="package", digest=marks[name]) for name in sorted(marks))
+    return dump_listing(Listing(entries, changed_at=changed_at))
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
@@ -65,11 +72,16 @@ LOADED_BYTES = 2 * 1024 * 1024  # of packed records, which take some twenty time
 def load_listing(document: UpstreamDocument) -> Listing:
     """The records of that document. The last ones are remembered by their mark: one listing serves many files, and most
     requests need no more of the row than its mark."""
+    return load_marked(document)[1]
+
+
+def load_marked(document: UpstreamDocument) -> tuple[str, Listing]:
+    """As `load_listing`, with the mark of what was found: the row may say something else by now."""
     with _lock:
         found = _loaded.get(document.mark)
         if found is not None:
             _loaded.move_to_end(document.mark)
-            return found[0]
+            return document.mark, found[0]
     # Mark and records in one look: the row may have changed since it was read.
     row = UpstreamDocument.objects.filter(pk=document.pk).values_list("mark", "records").first()
     if row is None:
@@ -77,7 +89,7 @@ def load_listing(document: UpstreamDocument) -> Listing:
     mark, packed = row[0], bytes(row[1] or b"")
     listing = _load(packed)
     _remember(mark, listing, len(packed))
-    return listing
+    return mark, listing
 
 
 def unpacked(packed: bytes, mark: str) -> Listing:

@@ -38,9 +38,9 @@ from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 from repoman.db.prepared import Prepared
 
 from . import state
-from .base import Asked, Source, digest_of
+from .base import Asked, Parts, Source, digest_of
 from .models import UpstreamDocument
-from .records import load_listing, weaker
+from .records import load_listing, load_marked, weaker
 
 RECHECK_SECONDS = 10  # a listing that lacks a file somebody asks for by name is asked again if it is older than this
 KEY_CHARACTERS = 600
@@ -171,14 +171,21 @@ class RemoteSource(Source):
     def _listed(self, ref: FileRef) -> ListedFile:
         """The file as the upstream's listing names it. Raises FileNotFound, and as `listing`."""
         about = ListingRef("versions", ref.package)
-        document, _ = self._document(about)
-        found = find_file(load_listing(document), ref.path)
+        try:
+            found = find_file(load_listing(self._document(about)[0]), ref.path)
+        except PackageNotFound:
+            found = None
+            if self._row(document_key(self._told_in(about))) is None:
+                raise
         if found is not None:
             return found[1]
-        plan = self._listing_plan(about, document)
+        source = self._told_in(about)
+        document = self._row(document_key(source))
+        assert document is not None
+        plan = self._listing_plan(source, document)
         if (clock.now() - document.checked_at).total_seconds() > RECHECK_SECONDS:
             outcome = self._asked.outcomes.get(plan.key)
-            trouble = outcome.error if outcome is not None else self._trouble(document_key(about))
+            trouble = outcome.error if outcome is not None else self._trouble(document_key(source))
             if outcome is None and trouble is None:
                 raise NeedFetch((plan,))
             if trouble is not None and not isinstance(trouble, NotFound):
@@ -327,8 +334,32 @@ class RemoteSource(Source):
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
         return self._document(whole_of(ref))[1], ()
 
+    def parts(self, ref: ListingRef) -> Parts:
+        document, freshness = self._document(whole_of(ref))
+        self._asked.listed = weaker(self._asked.listed, freshness)
+        found = load_listing(document)
+        return Parts([(entry.name, f"u{entry.digest}") for entry in found.entries], self._read_part, found.changed_at)
+
+    def _read_part(self, package: str) -> tuple[str, Listing]:
+        row = self._row(document_key(ListingRef("versions", package)))
+        if row is None:  # the upstream's index has changed meanwhile
+            return "", Listing(())
+        mark, found = load_marked(row)
+        return f"u{mark}", found
+
+    def _told_in(self, ref: ListingRef) -> ListingRef:
+        """The document in which the upstream says what `ref` is about: itself, or that about all packages."""
+        return ListingRef("packages") if self._handler.is_indexed and ref.kind == "versions" else ref
+
     def _document(self, ref: ListingRef) -> tuple[UpstreamDocument, Freshness]:
-        """The upstream's document, as fresh as it has to be. Raises NeedFetch, PackageNotFound, Unavailable, Upstream…"""
+        """What the upstream says, as fresh as it has to be. Raises NeedFetch, PackageNotFound, Unavailable, Upstream…"""
+        source = self._told_in(ref)
+        if source != ref:
+            _, freshness = self._document(source)
+            part = self._row(document_key(ref))
+            if part is None:
+                raise PackageNotFound(f"{self._repository.key} has no '{ref.package}'")
+            return part, freshness
         row = self._row(document_key(ref))
         plan = self._listing_plan(ref, row)
         outcome = self._asked.outcomes.get(plan.key)
@@ -345,7 +376,8 @@ class RemoteSource(Source):
                 return row, _freshness(row, "hit" if outcome.is_not_modified else "miss")
             trouble = outcome.error
         if isinstance(trouble, NotFound):
-            raise PackageNotFound(f"{self._repository.key} has no '{ref.package}': {trouble.message}")
+            about = f"'{ref.package}'" if ref.package else "index"
+            raise PackageNotFound(f"{self._repository.key} has no {about}: {trouble.message}")
         if row is not None and (stale := self._stale(document_key(ref))) is not None:
             return row, stale
         raise trouble or UpstreamFailed(f"what the upstream says of '{ref.package}' was read but could not be kept")
@@ -446,13 +478,15 @@ class RemoteSource(Source):
             held = selectors.live_version(self._repository.pk, ref.package, ref.version) is not None
         else:
             held = self._row(document_key(about)) is not None
-        row = self._row(document_key(about))
+        source = self._told_in(about) if isinstance(about, ListingRef) else about
+        row = self._row(document_key(source))
         if row is not None:
             ttl = int((row.fresh_until - clock.now()).total_seconds())
             line["document"] = {"checked_at": row.checked_at.isoformat(), "ttl": ttl}
-            if isinstance(ref, FileRef) and self._handler.is_listed:
-                line["listed"] = find_file(load_listing(row), ref.path) is not None
-        trouble = self._trouble(document_key(about))
+            if isinstance(ref, FileRef) and isinstance(about, ListingRef):
+                known = self.known(about)
+                line["listed"] = known is not None and find_file(known, ref.path) is not None
+        trouble = self._trouble(document_key(source))
         if trouble is not None:
             line["trouble"] = trouble.message
         if held:

@@ -28,6 +28,7 @@ from repoman.core.errors import (
     NotFound,
     PackageNotFound,
     RepomanError,
+    UpstreamFailed,
     VersionNotFound,
 )
 from repoman.core.fetch import NeedFetch, Plan
@@ -36,7 +37,7 @@ from repoman.core.records import Entry, FileEntry, Freshness, Listing, VersionEn
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 from repoman.db.prepared import Prepared
 
-from .base import Asked, Source
+from .base import Asked, Parts, Source
 from .local import LocalSource
 from .records import weaker
 from .remote import RemoteSource, find_file, whole_of
@@ -292,6 +293,28 @@ class VirtualSource(Source):
         marks = self._each(ref.package, lambda leaf: leaf.source.freshness(ref)[0])
         return _weakest(mark for _, mark in marks), tuple(self._gaps)
 
+    def parts(self, ref: ListingRef) -> Parts:
+        """A package of one member is that member's part; of several, their versions merged."""
+        found = self._each("", lambda leaf: leaf.source.parts(ref))
+        held = self._held_names() if any(not leaf.is_local for leaf, _ in found) else frozenset()
+        shares: dict[str, list[int]] = {}  # package → which of `found` have it
+        marks: dict[str, str] = {}
+        for number, (leaf, parts) in enumerate(found):
+            for package, mark in parts.parts:
+                if leaf.is_local or package not in held or opens(self._handler, self._open_names, package):
+                    shares.setdefault(package, []).append(number)
+                    marks[package] = f"{marks[package]}+{mark}" if package in marks else mark
+
+        def read(package: str) -> tuple[str, Listing]:
+            read = [(found[number][0], found[number][1].read(package)) for number in shares[package]]
+            mark = "+".join(mark for _, (mark, _) in read)
+            if len(read) == 1:
+                return mark, read[0][1][1]
+            return mark, self._merge_versions([(leaf, listing) for leaf, (_, listing) in read])
+
+        changed = [parts.changed_at for _, parts in found if parts.changed_at is not None]
+        return Parts(sorted(marks.items()), read, max(changed, default=None))
+
     def _listings(self, ref: ListingRef) -> list[tuple[_Leaf, Listing]]:
         """What every contributing member lists, in order; each is asked for what comes before the page's end."""
         if ref.kind in _LISTED_WHOLE:
@@ -312,8 +335,14 @@ class VirtualSource(Source):
                 found.append((leaf, ask(leaf)))
             except NeedFetch as need:
                 plans += need.plans
-            except NotFound:
-                continue
+            except NotFound as error:
+                if package or leaf.is_local or not self._handler.is_indexed:
+                    continue
+                # An upstream without an index is not one with nothing in it.
+                failure = UpstreamFailed(error.message)
+                self._without(leaf, failure)
+                self._gaps.append(leaf.key)
+                trouble = trouble or failure
             except RepomanError as error:
                 self._without(leaf, error)
                 self._gaps.append(leaf.key)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from formats.helm import samples as helm
 from formats.maven import samples as maven
 from formats.npm import samples as npm
 from formats.oci import listing as oci_listing
@@ -122,6 +123,17 @@ def _oci_pages() -> Iterator[Page]:
         yield Page(ref, json.dumps(index).encode(), index["mediaType"], render=render_referrers)
 
 
+def _helm_page() -> Page:
+    entries = [
+        helm.entry(
+            helm.chart("demo", version), "demo", version, url=f"{FOREIGN}/charts/demo-{version}.tgz", appVersion="1.10"
+        )
+        for version in ("1.1.0+a", "1.0.0", "1.0.0-rc.1")
+    ]
+    body = helm.index(*entries, helm.entry(b"", "third"), unknown=[1])
+    return Page(ListingRef("versions", "demo"), body, "application/x-yaml", ("index",))
+
+
 _DEMO = maven.Coordinates()
 _SNAPSHOT = maven.Coordinates(version="1.0-SNAPSHOT")
 
@@ -157,6 +169,16 @@ CASES = {
         harmless=frozenset({"no_image"}),
     ),
     "generic": Case({"a/b.txt": "a/b.txt", "gru\u0308n": "gr\u00fcn"}, ("", "a/", "../a", "a//b", "/a", "a\0b")),
+    "helm": Case(
+        {"demo": "demo", "My.Chart_x-1": "My.Chart_x-1"},
+        ("", "a/b", "..", "-a", "a\0b", " a", "a%2fb"),
+        (_helm_page(),),
+        {
+            "chart.tgz": (helm.chart("demo", "1.0.0+a"), "demo", "1.0.0+a"),
+            "chart.tgz.prov": (helm.provenance(b"x", "demo", "v1.2"), "demo", "v1.2"),
+        },
+        nameless=frozenset({"health", "info", "index_hint"}),
+    ),
     "maven": Case(
         {"org.example:demo": "org.example:demo", "a:Scala-x_2.13": "a:Scala-x_2.13"},
         ("", "demo", "a:", ":a", "a:b:c", "a b:c", "../a:b", "a..b:c", "a:${x}"),

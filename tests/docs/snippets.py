@@ -13,21 +13,30 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.tools import path
+from tests.tools import copy_maven_repository, path
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "REPO=127.0.0.1:8080"
 SECTION_SECONDS = 240
 CLIENTS = tuple(
-    "docker podman skopeo buildah crane oras regctl notation jq curl npm pnpm bun twine uv flit hatch poetry pdm".split()
+    "docker podman skopeo buildah crane oras regctl notation jq curl npm pnpm bun twine uv flit hatch poetry pdm "
+    "coursier".split()
 )
 # Sections whose heading names versions of one command run once with each.
 VERSIONED = {
     "Helm 3 and 4": ("helm", ("helm3", "helm4")),
+    "Use with Helm 3 and 4": ("helm", ("helm3", "helm4")),
+    "Dependencies with Helm 3 and 4": ("helm", ("helm3", "helm4")),
+    "Publish with curl": ("helm", ("helm4",)),
+    "Replace and remove": ("helm", ("helm4",)),
+    "Remote and virtual repositories": ("helm", ("helm3",)),
     "cosign 2": ("cosign", ("cosign2",)),
     "cosign 3": ("cosign", ("cosign3",)),
     "Yarn 1": ("yarn", ("yarn1",)),
     "Yarn 4": ("yarn", ("yarn4",)),
+    "Maven 3": ("mvn", ("mvn3.8", "mvn3.9")),
+    "Maven 4": ("mvn", ("mvn4",)),
+    "Snapshots": ("mvn", ("mvn3.9",)),
 }
 # curl's failures become failures of the command, as a reader would notice them.
 CURLRC = "fail-with-body\nsilent\nshow-error\n"
@@ -90,6 +99,8 @@ class Reader:
             (programs / client).symlink_to(path(client))
         for command, tool in names.items():
             (programs / command).symlink_to(path(tool))
+        if "mvn" in names:  # whose plugins are there, as they are with somebody who builds
+            copy_maven_repository(home / ".m2" / "repository")
         variables = self.folder / "variables"
         before = f". {variables}\n" if variables.exists() else ""
         kept = " ".join(re.findall(r"^([A-Z]+)=", section.script, re.MULTILINE))
@@ -106,6 +117,7 @@ class Reader:
             "XDG_RUNTIME_DIR": str(home),
             "XDG_CONFIG_HOME": str(home / ".config"),
             "XDG_CACHE_HOME": str(home / ".cache"),
+            "JDK_JAVA_OPTIONS": f'"-Duser.home={home}"',  # Java does not go by HOME
             "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
             **({"DOCKER_HOST": self.docker} if self.docker else {}),
         }

@@ -20,6 +20,8 @@ PAGES = {
     "oci": "docs/formats/oci.md",
     "npm": "docs/formats/npm.md",
     "pypi": "docs/formats/pypi.md",
+    "maven": "docs/formats/maven.md",
+    "helm": "docs/formats/helm.md",
     "generic": "docs/formats/generic.md",
     "api": "docs/api.md",
 }

@@ -9,6 +9,8 @@ import json
 import httpx
 import pytest
 
+from formats.helm import samples as helm
+from formats.maven import samples as maven
 from tests.protocol.edge_client import Answer, ask, basic, metric, metric_grows
 from tests.running import ADMIN_PASSWORD, Server
 
@@ -67,6 +69,19 @@ CONDITIONS = [
 ]
 
 
+def deploy(client: httpx.Client, key: str) -> maven.Coordinates:
+    at = maven.Coordinates()
+    for path, data in ((at.path(), maven.jar()), (at.path("pom"), maven.pom(at))):
+        assert client.put(f"/maven/{key}/{path}", content=data).status_code == 201
+    return at
+
+
+def push_chart(client: httpx.Client, key: str) -> None:
+    data = helm.chart()
+    form = {"chart": ("x", data), "prov": ("y", helm.provenance(data))}
+    assert client.post(f"/helm/{key}/api/charts", files=form).status_code == 201
+
+
 @pytest.mark.parametrize("is_public", [True, False])
 def test_R10_every_read_is_the_same_through_both_ways(server: Server, is_public: bool) -> None:
     images = server.make_repository(format="oci", anonymous_read=is_public)
@@ -81,6 +96,10 @@ def test_R10_every_read_is_the_same_through_both_ways(server: Server, is_public:
     ):
         answer = server.admin.put(f"/generic/{files}/{name}", content=content, headers={"Content-Type": kind})
         assert answer.status_code == 201, answer.text
+    java = server.make_repository(format="maven", anonymous_read=is_public)
+    artifact = deploy(server.admin, java)
+    charts = server.make_repository(format="helm", anonymous_read=is_public)
+    push_chart(server.admin, charts)
     caller = () if is_public else (ADMIN,)
     before = metric(server, "repoman_short_cut_reads")
     for path in (
@@ -93,6 +112,10 @@ def test_R10_every_read_is_the_same_through_both_ways(server: Server, is_public:
         f"/generic/{files}/empty.bin",
         f"/generic/{files}/large.tar.gz",
         f"/generic/{files}/%C3%BCml.html",
+        f"/maven/{java}/{artifact.path()}",
+        f"/maven/{java}/{artifact.path('pom')}",
+        f"/helm/{charts}/charts/demo-1.0.0.tgz",
+        f"/helm/{charts}/demo-1.0.0.tgz.prov",
     ):
         for method in ("GET", "HEAD"):
             for _ in range(6):  # both processes know the path then
@@ -158,6 +181,10 @@ def test_R10_rendered_documents_are_the_same_from_memory(server: Server) -> None
     push_image(server.admin, images, tag="other")
     for name in ("a", "b/c", "b/d"):
         server.admin.put(f"/generic/{files}/{name}", content=name.encode())
+    java = server.make_repository(format="maven", anonymous_read=True)
+    artifact = deploy(server.admin, java)
+    charts = server.make_repository(format="helm", anonymous_read=True)
+    push_chart(server.admin, charts)
     before = metric(server, "repoman_short_cut_reads")
     for target in (
         f"/v2/{images}/app/tags/list",
@@ -166,6 +193,13 @@ def test_R10_rendered_documents_are_the_same_from_memory(server: Server) -> None
         f"/v2/{images}/app/referrers/{digest}",
         f"/generic/{files}/",
         f"/generic/{files}/b/",
+        f"/maven/{java}/{artifact.metadata}",
+        f"/maven/{java}/{artifact.metadata}.sha1",
+        f"/maven/{java}/{artifact.path()}.sha512",
+        f"/maven/{java}/org/example/",
+        f"/helm/{charts}/index.yaml",
+        f"/helm/{charts}/api/charts/demo",
+        f"/helm/{charts}/api/charts/demo/1.0.0",
     ):
         for method in ("GET", "HEAD"):
             for lines in ((), ("Accept: application/json",), ("Accept: text/html",), ("If-None-Match: *",)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from repoman.catalog import selectors
 from repoman.catalog.models import Artifact, Burned, Package, Repository, Version
 from repoman.core.actor import ALL_ACTIONS, Actor
 from repoman.core.errors import BadRequest, Conflict, MethodNotAllowed, VersionNotFound
-from repoman.core.records import Listing, NewFile, NewVersion, Publication
+from repoman.core.records import Gather, Listing, NewFile, NewVersion, Publication
 from repoman.core.refs import FileRef, TagRef, VersionRef
 from repoman.events.models import Event
 from repoman.services import annotate, delete, publish
@@ -150,3 +151,87 @@ def test_notes_change_only_what_they_name(node: Repository, python: Repository, 
     row.refresh_from_db()
     assert not row.is_yanked and row.yanked_reason == ""
     assert Event.objects.filter(kind="version:annotate").count() == 3
+
+
+# --- files that come one by one, are replaced, expire ----------------------------------------------------------------
+
+
+@pytest.fixture
+def java(namespace: Any, blob_store: Any) -> Repository:
+    return make_repository(namespace, "java", "maven")
+
+
+def put(repository: Repository, actor: Actor, path: str, data: bytes, **more: Any) -> Any:
+    metadata = {"pom": {"packaging": "jar", "name": data.decode()}} if path.endswith(".pom") else {}
+    version = path.partition("/")[0]
+    new = NewFile(path, store.stage(data), metadata=metadata, is_moving=version.endswith("SNAPSHOT"))
+    publication = Publication("g:a", files=(new,), gather=(Gather(version, f"{version}/"),), **more)
+    return publish.publish(repository, actor, ALL_ACTIONS, publication)
+
+
+def live(repository: Repository) -> dict[str, list[str]]:
+    return listed(repository, "g:a")
+
+
+def test_maven_s5_v5_a_replaced_file_takes_the_old_ones_place_in_its_version(java: Repository, actor: Actor) -> None:
+    put(java, actor, "1/a-1.pom", b"one")
+    put(java, actor, "1/a-1.jar", b"one")
+    put(java, actor, "1/a-1-x.jar", b"x")
+    first = Version.objects.get(removed_revision=None)
+    changed = put(java, actor, "1/a-1.jar", b"two", may_replace=True)
+    assert live(java) == {"1": ["1/a-1-x.jar", "1/a-1.jar", "1/a-1.pom"]}
+    second = Version.objects.get(removed_revision=None)
+    assert (second.first_seen_at, second.added_revision) == (first.first_seen_at, changed.revision)
+    first.refresh_from_db()
+    assert first.removed_revision == changed.revision and first.artifacts.count() == 3, "history stays"
+    assert second.artifacts.filter(removed_revision=None).count() == second.artifacts.count() == 3
+    assert not fsck().problems
+    undelete(java, changed.revision, actor)
+    assert live(java) == {"1": ["1/a-1-x.jar", "1/a-1.jar", "1/a-1.pom"]}
+    assert selectors.live_artifact(java.pk, "g:a", "1/a-1.jar").blob.digest == hashlib.sha256(b"two").hexdigest()  # type: ignore[union-attr]
+    assert not fsck().problems
+
+
+def test_maven_e20_a_version_says_what_the_pom_that_came_last_says(java: Repository, actor: Actor) -> None:
+    put(java, actor, "1/a-1.jar", b"jar")
+    publish.publish(java, actor, ALL_ACTIONS, Publication("g:a", gather=(Gather("1", "1/", is_whole=True),)))
+    assert Version.objects.get(removed_revision=None).metadata == {}
+    before = revision(java, "g:a")
+    put(java, actor, "1/a-1.pom", b"named")
+    assert Version.objects.get(removed_revision=None).metadata == {"packaging": "jar", "name": "named"}
+    assert revision(java, "g:a") == before + 1
+    again = put(java, actor, "1/a-1.pom", b"named")
+    assert revision(java, "g:a") == before + 1 and not again.created
+
+
+def test_maven_v6_q10_expired_builds_are_in_the_trash_and_their_bytes_leave_with_it(
+    java: Repository, actor: Actor
+) -> None:
+    java.options = {"keep_snapshots": 1}
+    java.save()
+    builds = [f"20240{number}01.000000-{number}" for number in (1, 2, 3)]
+    for build in builds:
+        for kind in ("jar", "pom"):
+            put(java, actor, f"1-SNAPSHOT/a-1-{build}.{kind}", f"{build} {kind}".encode())
+    assert live(java) == {"1-SNAPSHOT": [f"1-SNAPSHOT/a-1-{builds[2]}.{kind}" for kind in ("jar", "pom")]}
+    assert Event.objects.filter(kind="file:expire").count() == 4
+    assert not fsck().problems
+    closed = Artifact.objects.filter(path__contains=builds[1]).values_list("removed_revision", flat=True)
+    undelete(java, closed[0], actor)
+    assert len(live(java)["1-SNAPSHOT"]) == 4 and not fsck().problems
+    put(java, actor, f"1-SNAPSHOT/a-1-{builds[2]}-x.jar", b"x")
+    assert len(live(java)["1-SNAPSHOT"]) == 3
+    purge(window_seconds=0)
+    assert Artifact.objects.count() == 3 and Version.objects.count() == 1
+    assert not fsck().problems
+
+
+def test_maven_a2_what_lies_beside_a_file_goes_with_it_also_before_its_version(java: Repository, actor: Actor) -> None:
+    for name in ("a-1.tar", "a-1.tar.gz", "a-1.tar.asc", "a-1.tar.asc.sha1x"):
+        put(java, actor, f"1/{name}", name.encode())
+    delete.remove_file(java, actor, FileRef("g:a", "1/a-1.tar"))
+    assert sorted(Artifact.objects.filter(removed_revision=None).values_list("path", flat=True)) == [
+        "1/a-1.tar.asc.sha1x",
+        "1/a-1.tar.gz",
+    ]
+    assert not fsck().problems

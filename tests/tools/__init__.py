@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from tests.tools import provision
@@ -24,3 +26,13 @@ def path(name: str) -> Path:
     if found is None:
         raise ToolMissingError(f"{name} is not on this machine; bring it with: {provision.COMMAND} {tool.name}")
     return found
+
+
+def copy_maven_repository(target: Path) -> None:
+    """A local repository for Maven in a new folder, with the plugins of the prepared one: hard links to its files."""
+    prepared = path("maven-repository")
+    try:
+        shutil.copytree(prepared, target, copy_function=os.link)
+    except shutil.Error:  # on another file system
+        shutil.rmtree(target)
+        shutil.copytree(prepared, target)

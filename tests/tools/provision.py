@@ -223,8 +223,8 @@ class MavenCache:
 
     `maven-repository` is a Maven repository with plugins and all that they need, and with what builds of sbt need;
     `sbt-boot` is where sbt's launcher looks for sbt itself. They are filled by building the projects in
-    tests/tools/warm, with each of `maven` and with `sbt`. Tests only read them; a test that gives Maven a local
-    repository of its own makes hard links.
+    tests/tools/warm, with each of `maven` and with `sbt`. Tests only read them (sbt puts a lock beside itself); a local
+    repository for Maven is made of hard links.
     """
 
     maven: tuple[DebianTool | MavenTool, ...]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import httpx
 
+from formats.helm import samples as helm
 from formats.maven import samples as maven
 from formats.npm import samples as npm
 from formats.npm.listing import INSTALL_TYPE
@@ -238,7 +239,44 @@ class Maven(Kind):
         return found
 
 
-KINDS: dict[str, Kind] = {kind.format: kind for kind in (Npm(), Pypi(), Maven())}
+class Helm(Kind):
+    format = "helm"
+    packages = ("epsilon", "zeta-chart")
+    refused = 409
+
+    def names(self, rng: random.Random, package: str, version: str) -> list[str]:
+        return [f"{package}-{version}.tgz"]
+
+    def upload(self, rng: random.Random, release: Release, name: str) -> Upload:
+        files = {f"{release.package}/data.bin": content(rng, LARGEST)}
+        data = helm.chart(release.package, release.version, files=files, text=rng.randbytes(8).hex())
+        where = rng.choice(("api/charts", name))
+        method = "POST" if where == "api/charts" else "PUT"
+        return Upload(data, method, f"/helm/{release.repository}/{where}", {"content": data})
+
+    def file_path(self, release: Release, name: str) -> str:
+        return f"/helm/{release.repository}/charts/{name}"
+
+    def document_path(self, release: Release, name: str) -> tuple[str, Mapping[str, str]]:
+        return f"/helm/{release.repository}/index.yaml", {}
+
+    def digest_listed(self, release: Release, name: str, answer: httpx.Response) -> str | None:
+        entries = json.loads(answer.content)["entries"].get(release.package, [])
+        return next((entry["digest"] for entry in entries if entry["version"] == release.version), None)
+
+    def listed(self, get: Get, fail: Callable[[str], None], releases: Sequence[Release]) -> Listed:
+        path, _ = self.document_path(releases[0], "")
+        plain, packed = get(path, **{"Accept-Encoding": "identity"}), get(path, **{"Accept-Encoding": "gzip"})
+        if plain.content != packed.content:
+            fail(f"{path} is another document with gzip")
+        entries = plain.json()["entries"].get(releases[0].package, []) if plain.status_code == 200 else []
+        return {
+            (entry["version"], entry["urls"][0].rpartition("/")[2]): (_has_sha256(entry["digest"]), None)
+            for entry in entries
+        }
+
+
+KINDS: dict[str, Kind] = {kind.format: kind for kind in (Npm(), Pypi(), Maven(), Helm())}
 
 
 def packument_path(repository: str, package: str) -> str:

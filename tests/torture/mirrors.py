@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
+from formats.helm import samples as helm
 from formats.maven import samples as maven
 from formats.npm import samples as npm
 from formats.oci import samples as oci
@@ -64,6 +65,7 @@ class Mirrors:
             "npm": self._remote(server, namespace, "npm", "/npm/"),
             "pypi": self._remote(server, namespace, "pypi", "/simple/"),
             "maven": self._remote(server, namespace, "maven", "/m2/"),
+            "helm": self._remote(server, namespace, "helm", "/charts/"),
             "oci": self._remote(server, namespace, "oci", "/v2/up"),
         }
         for number in range(6):
@@ -72,6 +74,7 @@ class Mirrors:
             self._npm(keys["npm"], name)
         self._pypi(keys["pypi"], "up-c")
         self._maven(keys["maven"], "up-d")
+        self._helm(keys["helm"], "up-e")
         self._oci(keys["oci"], "app")
         for path, answer in self.answers.items():
             self.upstream.add(path, answer)
@@ -174,6 +177,28 @@ class Mirrors:
             return "" if listed == versions else f"other versions: {listed}"
 
         self.items.append(Item("maven", f"/maven/{key}/{at.metadata}", judge))
+
+    def _helm(self, key: str, name: str) -> None:
+        """An index with addresses of its own folder and of others."""
+        entries: list[dict[str, object]] = []
+        sums: dict[str, str] = {}
+        for version, folder in (("1.0.0", "charts/"), ("1.1.0", "elsewhere/"), ("2.0.0-rc.1", "charts/deep/")):
+            data = helm.chart(name, version, files={f"{name}/data.bin": self.rng.randbytes(20_000)})
+            filename = f"{name}-{version}.tgz"
+            url = f"/{folder}{filename}"
+            relative = url.removeprefix("/charts/") if folder != "elsewhere/" else self.upstream.url(url)
+            entries.append(helm.entry(data, name, version, url=relative))
+            sums[version] = _sha256(data)
+            self._file("helm", url, f"/helm/{key}/charts/{filename}", data, key, name, filename)
+        answer = Answer(helm.index(*entries), media_type="application/x-yaml", etag='"1"')
+        self._says("/charts/index.yaml", answer, certain=False)
+
+        def judge(body: bytes) -> str:
+            found = json.loads(body)["entries"].get(name, [])
+            listed = {entry["version"]: entry["digest"] for entry in found}
+            return "" if listed == sums else f"other versions or digests: {listed}"
+
+        self.items.append(Item("helm", f"/helm/{key}/index.yaml", judge))
 
     def _oci(self, key: str, name: str) -> None:
         base, ours = f"/v2/up/{name}", f"/v2/{key}/{name}"
