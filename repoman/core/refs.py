@@ -33,8 +33,8 @@ class TagRef:
 class ListingRef:
     """A computed document. `kind` is the format's own word ("tags", "referrers", "folder"), `package` what it is about.
 
-    `after` and `limit` page through it in byte order; `arguments` are the format's own filters, of which "subject" and
-    "version" say what it is about.
+    `after` and `limit` page through it in byte order; `arguments` are the format's own filters, but for those that say
+    what it is about.
 
     Kinds that every repository has of what was published in it: "versions" (of a package, with their files), "releases"
     (the same by name alone), "version" (one of them), "files" (of a package, `under` a prefix), "packages" (with `q` in
@@ -46,6 +46,11 @@ class ListingRef:
     after: str = ""
     limit: int | None = None
     arguments: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def about(self) -> tuple[tuple[str, str], ...]:
+        """The arguments that choose the listing, instead of entries out of it: "subject", and one named as the kind."""
+        return tuple(item for item in self.arguments if item[0] in ("subject", self.kind))
 
     def argument(self, name: str) -> str:
         """The first value of that name; "" where there is none."""

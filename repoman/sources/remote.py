@@ -45,7 +45,6 @@ from .records import load_listing, load_marked, weaker
 RECHECK_SECONDS = 10  # a listing that lacks a file somebody asks for by name is asked again if it is older than this
 KEY_CHARACTERS = 600
 MOST_PAGES = 200
-ABOUT = ("subject", "version")  # arguments that say what a listing is about; the others choose from it
 FIXED = Freshness("hit")  # of what never changes once it is held
 
 
@@ -70,8 +69,8 @@ class Limits:
 def document_key(ref: Ref) -> str:
     """The name under which an UpstreamDocument keeps what it says of `ref`."""
     match ref:
-        case ListingRef(kind, package, _, _, arguments):
-            text = f"{kind}:{package}" + "".join(f"|{name}={value}" for name, value in arguments if name in ABOUT)
+        case ListingRef(kind, package):
+            text = f"{kind}:{package}" + "".join(f"|{name}={value}" for name, value in ref.about)
         case TagRef(package, tag):
             text = f"tag:{package}:{tag}"
         case VersionRef(package, version):
@@ -538,7 +537,7 @@ def join(base: str, path: str) -> str:
 
 def whole_of(ref: ListingRef) -> ListingRef:
     """The listing without page and filters: an upstream is asked for all of it once."""
-    return ListingRef(ref.kind, ref.package, arguments=tuple(item for item in ref.arguments if item[0] in ABOUT))
+    return ListingRef(ref.kind, ref.package, arguments=ref.about)
 
 
 def paged(found: Listing, ref: ListingRef) -> Listing:

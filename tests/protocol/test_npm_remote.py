@@ -68,6 +68,16 @@ def serve(upstream: Upstream, name: str, *versions: str, **more: Any) -> dict[st
     return found
 
 
+def test_npm_12_2_one_document_of_the_upstream_answers_for_all_its_versions(
+    registry: Registry, upstream: Upstream
+) -> None:
+    serve(upstream, "many", "1.0.0", "1.1.0")
+    registry.packument("many")
+    for selector in ("1.0.0", "1.1.0", "latest"):
+        assert registry.get(f"many/{selector}").status_code == 200
+    assert upstream.count("/npm/many") == 1
+
+
 def test_npm_11_6_12_1_12_5_what_the_upstream_says_with_our_addresses(registry: Registry, upstream: Upstream) -> None:
     tarballs = serve(upstream, "@s/n", "1.0.0", "1.1.0")
     found = registry.packument("@s/n")
