@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import area_npm, area_pypi, area_remote, report, rows, subjects
+from tests.bench import area_helm, area_maven, area_npm, area_pypi, area_remote, peers, report, rows, subjects
 from tests.running import ROOT
 from tests.tools import provision, services
 
@@ -27,9 +27,9 @@ def main() -> int:
         "rows",
         nargs="*",
         metavar="ROW",
-        help="beginnings of rows, such as tag, up-4k or npm-full; areas: oci, npm, pypi, remote",
+        help=f"beginnings of rows, such as tag, up-4k or npm-full; areas: {', '.join(rows.AREAS)}",
     )
-    parser.add_argument("--quick", action="store_true", help="one round, less content: about five minutes")
+    parser.add_argument("--quick", action="store_true", help="one round, less content: about seven minutes")
     parser.add_argument(
         "--output", type=Path, help="write the table to this file; a full run writes docs/benchmarks.md, others show it"
     )
@@ -84,6 +84,8 @@ def _versions(*tools: str) -> Callable[[], str]:
 AREAS: dict[str, tuple[Callable[[rows.Bench], None], Callable[[], str]]] = {
     "npm": (area_npm.measure, _versions("Verdaccio:verdaccio")),
     "pypi": (area_pypi.measure, _versions("devpi:devpi-server", "pypiserver:pypi-server")),
+    "maven": (area_maven.measure, lambda: "nginx"),
+    "helm": (area_helm.measure, peers.chartmuseum_version),
     "remote": (area_remote.measure, lambda: ""),
 }
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import subprocess
-import sys
 from urllib.parse import urljoin, urlsplit
 
 from tests.bench import areas, client, installs, packages, peers, subjects
-from tests.bench.client import Answer, LoadError
+from tests.bench.client import Answer
 from tests.bench.packages import FILLER_BYTES, SIMPLE_HTML, SIMPLE_JSON, Release, wheel, wheel_upload
 from tests.bench.peers import Place
 from tests.bench.rows import Bench
-from tests.running import ROOT
 
 AREA = "pypi"
 FORMS = {"json": SIMPLE_JSON, "html": SIMPLE_HTML}
@@ -56,12 +53,7 @@ def measure(bench: Bench) -> None:
 def _fill_names(bench: Bench, server: subjects.Repoman, key: str, names: list[str]) -> None:
     file = bench.folder / "names.json"
     file.write_text(json.dumps(names))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.fill_names", key, str(file)],
-        cwd=ROOT, env=server.server.environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise LoadError(f"filling failed: {done.stdout}{done.stderr}")
+    areas.run_in(server, "tests.bench.fill_names", key, str(file))
 
 
 def _paths(places: list[Place], name: str) -> dict[str, list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.bench.packages import Release
 from tests.bench.peers import Place
 from tests.bench.rows import SEED_CLIENTS, Bench, turns, wrk
 from tests.bench.subjects import Repoman, basic
+from tests.running import ROOT
 
 # A server that needs longer for one answer is asked by few clients, so that a round ends.
 SLOW_SECONDS, SLOW_CLIENTS = 0.12, 2
@@ -66,6 +69,33 @@ def fill(bench: Bench, place: Place, publish: Publish, items: Sequence[Release],
     load = client.run(place.address, scripts, connections=SEED_CLIENTS, seconds=seconds)
     bench.say(f"{load.count} of {len(items)} published to {place.name} in {load.seconds:.1f} s")
     return load.count
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """The folder, with these files by their paths in it."""
+    for name, data in files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return folder
+
+
+def fill_files(bench: Bench, server: Repoman, place: Place, folder: Path) -> None:
+    """Put the files of a folder into a repository of ours by rows (`fill_files.py`)."""
+    key = place.base.split("/", 2)[2].strip("/")
+    begun = time.monotonic()
+    run_in(server, "tests.bench.fill_files", key, str(folder))
+    bench.say(f"{key} filled in {time.monotonic() - begun:.1f} s")
+
+
+def run_in(server: Repoman, module: str, *arguments: str) -> None:
+    """Run a module in the environment of the server. Raises LoadError."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT, env=server.server.environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise LoadError(f"filling failed: {done.stdout}{done.stderr}")
 
 
 def read(

@@ -90,7 +90,7 @@ class _Connection:
         self.script: Script | None = None
         self.request: Request | None = None
         self.pending: list[memoryview] = []
-        self.received = b""
+        self.received: bytes | bytearray = b""
         self.started = 0.0
         self.needed = -1
         self.end_of_head = -1
@@ -130,7 +130,12 @@ class _Connection:
             return None
         if not piece:
             raise ConnectionError(f"closed after {self.received[:200]!r}")
-        self.received = self.received + piece if self.received else piece
+        if not self.received:
+            self.received = piece
+        else:  # a long answer grows in place, or its pieces would be copied again and again
+            if isinstance(self.received, bytes):
+                self.received = bytearray(self.received)
+            self.received += piece
         if self.end_of_head < 0:
             end = self.received.find(b"\r\n\r\n")
             if end < 0:
@@ -142,7 +147,7 @@ class _Connection:
                 return None
         elif not self.received.endswith(b"0\r\n\r\n"):
             return None
-        data, end = self.received, self.end_of_head
+        data, end = bytes(self.received), self.end_of_head
         return Answer(int(data[9:12]), data[:end], data[end:])
 
     def _length(self) -> int:

@@ -8,7 +8,7 @@ import os
 import platform
 import sqlite3
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,31 @@ def memory_bytes(roots: Iterable[int]) -> int:
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
     return total
+
+
+def reset_peaks(roots: Iterable[int]) -> dict[int, int]:
+    """From now on the kernel notes anew what is the most memory that each process has. Gives what each has now."""
+    found = {}
+    for pid in tree(roots):
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5)
+            found[pid] = _resident(pid, "VmRSS")
+    return found
+
+
+def grown_bytes(roots: Iterable[int], before: Mapping[int, int]) -> int:
+    """By how much the processes' resident sets had grown at their largest since `reset_peaks`, in all."""
+    grown = 0
+    for pid in tree(roots):
+        with contextlib.suppress(OSError):
+            grown += max(0, _resident(pid, "VmHWM") - before.get(pid, 0))
+    return grown
+
+
+def _resident(pid: int, field: str) -> int:
+    """0 for a process that ends just now."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition(f"{field}:")[2].split()[0]) * 1024 if f"{field}:" in text else 0
 
 
 def median(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What is published: npm packages and wheels of known sizes, as scripts of requests, and sets of packages to install.
+"""What is published: packages of each format of known sizes, as scripts of requests, and sets of packages to install.
 
 Manifests are as long as those of real packages, so that documents are; archives are small.
 """
@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from formats.helm import samples as helm_samples
+from formats.maven import samples as maven_samples
 from formats.npm import samples as npm_samples
 from formats.pypi import samples as pypi_samples
 from tests.bench.client import Request, Script, head
@@ -23,12 +26,17 @@ SIMPLE_HTML = "text/html"
 BOUNDARY = "frontier-between-parts"
 FILLER_BYTES = 16 * 1024
 INSTALLS = 50
+MAVEN_INSTALLS = 60
 ROOTS = 8
+GROUP = "org.example.bench"
+METADATA = "maven-metadata.xml"
+SUMS = ("sha1", "md5")  # what Maven sends beside every file
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One version of one package and its archive: a tarball or a wheel. `document` is npm's publish document."""
+    """One version of one package and its archive: a tarball, a wheel, a jar, a chart. `document` is npm's publish document,
+    Maven's POM."""
 
     name: str
     version: str
@@ -110,9 +118,9 @@ def pypi_shelf(sizes: Sequence[int]) -> Shelf:
     )
 
 
-def needs(number: int) -> list[int]:
-    """Which packages of the set one of them depends on: who installs the first ROOTS gets all."""
-    return [to for to in (number + ROOTS, number + ROOTS + 1) if to < INSTALLS]
+def needs(number: int, count: int = INSTALLS) -> list[int]:
+    """Which packages of a set of `count` one of them depends on: who installs the first ROOTS gets all."""
+    return [to for to in (number + ROOTS, number + ROOTS + 1) if to < count]
 
 
 def npm_publish(host: str, base: str, item: Release, headers: Headers) -> Script:
@@ -141,3 +149,115 @@ def wheel_upload(host: str, base: str, item: Release, headers: Headers) -> Scrip
     typed = (*headers, ("Content-Type", f"multipart/form-data; boundary={BOUNDARY}"))
     done = yield Request(head("POST", base, host, typed, len(body)), (body,))
     done.require(200, 201)
+
+
+# --- Maven -----------------------------------------------------------------------------------------------------------
+
+
+def maven_at(name: str, version: str) -> maven_samples.Coordinates:
+    return maven_samples.Coordinates(GROUP, name, version)
+
+
+def maven_release(name: str, version: str, filler: int = 0, needed: Sequence[str] = ()) -> Release:
+    """A jar and its POM, which depends on version 1.0 of those that are `needed`."""
+    at = maven_at(name, version)
+    files = {"data.bin": os.urandom(filler)} if filler else None
+    data = maven_samples.jar(f"{name} {version}", files=files)
+    document = maven_samples.pom(at, dependencies=[maven_at(each, "1.0") for each in needed])
+    return Release(name, version, f"{name}-{version}.jar", data, document)
+
+
+def maven_pom(name: str, version: str) -> Release:
+    """A version that is a POM alone."""
+    return Release(name, version, "", b"", maven_samples.pom(maven_at(name, version), packaging="pom"))
+
+
+def maven_files(item: Release) -> dict[str, bytes]:
+    """By their paths in a repository, as they are uploaded."""
+    at = maven_at(item.name, item.version)
+    return {at.path("pom"): item.document, **({at.path("jar"): item.data} if item.data else {})}
+
+
+def with_sums(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Each file followed by its checksums."""
+    found: dict[str, bytes] = {}
+    for path, data in files.items():
+        found[path] = data
+        for name in SUMS:
+            found[f"{path}.{name}"] = hashlib.new(name, data, usedforsecurity=False).hexdigest().encode()
+    return found
+
+
+def maven_tree() -> list[Release]:
+    """The set that is resolved: the first ROOTS lead to all."""
+    names = [f"part-{at:02}" for at in range(MAVEN_INSTALLS)]
+    return [
+        maven_release(name, "1.0", 2048, [names[to] for to in needs(at, MAVEN_INSTALLS)])
+        for at, name in enumerate(names)
+    ]
+
+
+def maven_deploy(host: str, base: str, item: Release, headers: Headers) -> Script:
+    """As Maven deploys a release: its files with their checksums; then what it has read of the artifact's metadata, with
+    this version added, and the checksums of that."""
+    yield from _put_all(host, base, with_sums(maven_files(item)), headers)
+    at = maven_at(item.name, item.version)
+    told = yield Request(head("GET", base + at.metadata, host, headers))
+    known = told.require(200, 404).status == 200
+    metadata = _with_version(told.body, item.version) if known else maven_samples.metadata(at, [item.version])
+    yield from _put_all(host, base, with_sums({at.metadata: metadata}), headers)
+
+
+def maven_put(host: str, base: str, item: Release, headers: Headers) -> Script:
+    """As tools deploy that never send metadata (sbt, Bazel): the files alone."""
+    yield from _put_all(host, base, maven_files(item), headers)
+
+
+def _put_all(host: str, base: str, files: Mapping[str, bytes], headers: Headers) -> Script:
+    for path, data in files.items():
+        done = yield Request(head("PUT", base + path, host, headers, len(data)), (data,))
+        done.require(200, 201)
+
+
+def _with_version(metadata: bytes, version: str) -> bytes:
+    end = metadata.rindex(b"</versions>")
+    return metadata[:end] + f"<version>{version}</version>".encode() + metadata[end:]
+
+
+# --- Helm ------------------------------------------------------------------------------------------------------------
+
+
+def helm_fields(name: str) -> dict[str, Any]:
+    """About 700 bytes, as the Chart.yaml of an ordinary chart has."""
+    return {
+        "description": f"A chart that deploys {name} with its database, its cache and all that it needs on a cluster.",
+        "appVersion": "1.10",
+        "type": "application",
+        "kubeVersion": ">=1.27.0-0",
+        "home": f"https://example.org/{name}",
+        "icon": f"https://example.org/{name}/icon.svg",
+        "keywords": ["sample", "benchmark", "chart", "measure"],
+        "sources": [f"https://git.example.org/charts/{name}"],
+        "maintainers": [{"name": "A. Person", "email": "person@example.org"}],
+        "annotations": {"category": "Database", "licenses": "Apache-2.0"},
+        "dependencies": [{"name": "common", "version": "2.x.x", "repository": "https://example.org/charts"}],
+    }
+
+
+def chart(name: str, version: str, filler: int = 0) -> Release:
+    files = {f"{name}/data.bin": os.urandom(filler)} if filler else None
+    data = helm_samples.chart(name, version, files=files, **helm_fields(name))
+    return Release(name, version, f"{name}-{version}.tgz", data)
+
+
+def charts(count: int) -> list[Release]:
+    """So many versions, of about 200 charts where there are many."""
+    names = min(200, max(10, count // 5))
+    return [chart(f"chart-{at % names:03}", f"1.{at // names}.0") for at in range(count)]
+
+
+def chart_upload(host: str, path: str, item: Release, headers: Headers) -> Script:
+    """To ChartMuseum's API, which is at `path`."""
+    typed = (*headers, ("Content-Type", "application/octet-stream"))
+    done = yield Request(head("POST", path, host, typed, len(item.data)), (item.data,))
+    done.require(201)

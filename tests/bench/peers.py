@@ -1,4 +1,5 @@
-"""The peers of packages and of remotes: Verdaccio, devpi, pypiserver, and distribution as a pull-through cache.
+"""The peers of packages and of remotes: Verdaccio, devpi, pypiserver, ChartMuseum, distribution as a pull-through cache,
+and nginx over a folder as the floor.
 
 Each takes uploads from anybody and writes no access log. `base` is where its repository is; `uploads` where it takes
 publishes; `index` where a project's page is (with the project's name and a slash behind it).
@@ -9,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import httpx
 from tests.bench.client import LoadError
 from tests.bench.packages import Release
 from tests.bench.subjects import Subject, started
-from tests.tools import path
+from tests.tools import path, services
 
 NAMES = Path(__file__).with_name("devpi_names.py")
 STAGE = {"type": "stage", "bases": [], "volatile": True, "acl_upload": [":ANONYMOUS:"]}
@@ -192,3 +194,54 @@ def pull_through(folder: Path, upstream: str) -> Iterator[Place]:
     environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
     with started("distribution", command, folder, environment) as (url, server):
         yield Place("distribution", url, lambda: [server.pid], "/v2/bench/")
+
+
+CHARTMUSEUM = "chartmuseum"
+
+
+def chartmuseum_version() -> str:
+    """What the program on PATH says of itself; empty where there is none."""
+    program = shutil.which(CHARTMUSEUM)
+    if program is None:
+        return ""
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    return f"ChartMuseum {' '.join(told.split('(')[0].split()[2:]) or 'of PATH'}"
+
+
+@contextlib.contextmanager
+def chartmuseum(folder: Path) -> Iterator[Place]:
+    """From PATH, over a folder that is there: its repositories are the folders in that, with charts in them.
+
+    `at` a repository: see `chartmuseum_repository`.
+    """
+    program = shutil.which(CHARTMUSEUM)
+    assert program is not None
+
+    def command(port: int) -> Sequence[str | Path]:
+        where = ("--listen-host", "127.0.0.1", "--port", str(port))
+        return [program, *where, "--depth", "1", "--storage", "local", "--storage-local-rootdir", folder]
+
+    with started("chartmuseum", command, folder, place="/health") as (url, server):
+        yield Place("chartmuseum", url, lambda: [server.pid], folder=folder)
+
+
+def chartmuseum_repository(server: Place, name: str) -> Place:
+    return server.at(f"/{name}/", uploads=f"/api/{name}/charts")
+
+
+@contextlib.contextmanager
+def files(content: Mapping[str, bytes]) -> Iterator[Place]:
+    """nginx with these files, by their paths; one that has another with `.gz` behind its name is sent as that to those who
+    accept gzip."""
+    text = """
+    sendfile on; tcp_nopush on; gzip_static on; keepalive_requests 1000000000;
+    server { listen @listen@; root @folder@/files; }"""
+    with services.nginx(text) as url:
+        root = url.server.folder / "files"
+        for name, data in content.items():
+            file = root / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        for found in (root, *root.rglob("*")):  # its processes may run as another user
+            found.chmod(0o755 if found.is_dir() else 0o644)
+        yield Place("nginx", str(url), lambda: [url.server.pid], folder=root)

@@ -64,19 +64,22 @@ class Plan:
     versions: tuple[int, int, int]
     projects: int
     cold_bytes: int
+    # Versions of the small and the large Maven artifact; chart versions in the three indexes of Helm.
+    releases: tuple[int, int]
+    charts: tuple[int, int, int]
 
 
 FULL = Plan(
     seconds=1, rounds=4, large_rounds=4, tags=1000, grown=100_000, small_count=4000, middle_count=96, budget=690,
-    budgets={"npm": 185, "pypi": 275, "remote": 110}, area_rounds=3, versions=(1, 100, 1000), projects=5000,
-    cold_bytes=32 * 2**20,
+    budgets={"npm": 185, "pypi": 275, "maven": 190, "helm": 190, "remote": 110}, area_rounds=3, versions=(1, 100, 1000),
+    projects=5000, cold_bytes=32 * 2**20, releases=(1, 5000), charts=(10, 1000, 10_000),
 )  # fmt: skip
 QUICK = Plan(
     seconds=1, rounds=1, large_rounds=1, tags=200, grown=10_000, small_count=600, middle_count=24, budget=105,
-    budgets={"npm": 45, "pypi": 65, "remote": 55}, area_rounds=1, versions=(1, 20, 200), projects=1000,
-    cold_bytes=8 * 2**20,
+    budgets={"npm": 45, "pypi": 65, "maven": 60, "helm": 75, "remote": 55}, area_rounds=1, versions=(1, 20, 200),
+    projects=1000, cold_bytes=8 * 2**20, releases=(1, 500), charts=(10, 200, 2000),
 )  # fmt: skip
-AREAS = ("oci", "npm", "pypi", "remote")
+AREAS = ("oci", "npm", "pypi", "maven", "helm", "remote")
 
 
 @dataclass

@@ -101,6 +101,34 @@ def _package_tables(plan: Plan) -> list[tuple[str, str, list[Line]]]:
             Line(f"{area}-install-warm", f"`{client}` of 50 packages, full cache", _install, _seconds),
         ]
 
+    forms = {"json": "page as JSON", "html": "page as HTML"}
+    return [
+        ("npm: reads", reads, [
+            *documents("npm", {"full": "packument", "short": "abbreviated packument"}), *unchanged("npm", "packument"),
+            Line("npm-tarball", "tarball of 16 KiB", _per_second, _micro),
+        ]),
+        ("npm: publishes", f"{writes}; versions of 16 KiB, of eight packages", publishes("npm")),
+        ("npm: single requests and installs", "time; for installs also the server's processor time", single("npm", "npm install", "packument")),
+        ("npm: growth", growth, [
+            Line("npm-growth-full", "packument", _per_second, _micro),
+            Line("npm-growth-short", "abbreviated packument", _per_second, _micro),
+        ]),
+        ("PyPI: reads", reads, [
+            *documents("pypi", forms), *unchanged("pypi", "page as JSON"),
+            Line("pypi-root-json", f"root index as JSON, {plan.projects:,} projects", _per_second, _micro),
+            Line("pypi-root-html", f"root index as HTML, {plan.projects:,} projects", _per_second, _micro),
+            Line("pypi-wheel", "wheel of 16 KiB", _per_second, _micro),
+        ]),
+        ("PyPI: publishes", f"{writes}; wheels of 16 KiB, of eight projects", publishes("pypi")),
+        ("PyPI: single requests and installs", "time; for installs also the server's processor time", single("pypi", "uv pip install", "page (HTML)")),
+        ("PyPI: growth", growth, [
+            Line("pypi-growth-json", "page as JSON", _per_second, _micro),
+            Line("pypi-growth-html", "page as HTML", _per_second, _micro),
+        ]),
+    ]  # fmt: skip
+
+
+def _remote_tables(plan: Plan) -> list[tuple[str, str, list[Line]]]:
     remotes = []
     for format, page, file in (
         ("npm", "packument of 100 versions", "tarball"),
@@ -138,31 +166,68 @@ def _package_tables(plan: Plan) -> list[tuple[str, str, list[Line]]]:
             "a cache that has nothing yet, in front of one nginx on the same machine; what it takes",
             lines if page else [line for line in lines if "-page" not in line.slug],
         ))  # fmt: skip
-    forms = {"json": "page as JSON", "html": "page as HTML"}
+    return remotes
+
+
+def _repository_tables(plan: Plan) -> list[tuple[str, str, list[Line]]]:
+    """Of the formats whose floor is a folder of files: Maven and Helm."""
+    reads = "requests per second · processor seconds per 1,000 requests; 16 clients, anonymous"
+    writes = "per second · processor seconds per 1,000"
+    one, many = (f"{count:,} version{'s' if count > 1 else ''}" for count in plan.releases)
+    tiny, small, large = (f"{count:,} chart versions" for count in plan.charts)
+    indexes = {"small": small, "large": large}
     return [
-        ("npm: reads", reads, [
-            *documents("npm", {"full": "packument", "short": "abbreviated packument"}), *unchanged("npm", "packument"),
-            Line("npm-tarball", "tarball of 16 KiB", _per_second, _micro),
+        ("Maven: reads", reads, [
+            Line("maven-jar", "jar of 16 KiB", _per_second, _micro),
+            Line("maven-sum", "its .sha1", _per_second, _micro),
+            Line("maven-metadata-small", f"maven-metadata.xml, {one}", _per_second, _micro),
+            Line("maven-metadata-large", f"maven-metadata.xml, {many}, plain", _per_second, _micro),
+            Line("maven-metadata-large-gzip", f"maven-metadata.xml, {many}, gzip", _per_second, _micro),
+            Line("maven-unchanged-small", f"maven-metadata.xml, {one}, not changed (304)", _per_second, _micro),
+            Line("maven-unchanged-large", f"maven-metadata.xml, {many}, not changed (304)", _per_second, _micro),
         ]),
-        ("npm: publishes", f"{writes}; versions of 16 KiB, of eight packages", publishes("npm")),
-        ("npm: single requests and installs", "time; for installs also the server's processor time", single("npm", "npm install", "packument")),
-        ("npm: growth", growth, [
-            Line("npm-growth-full", "packument", _per_second, _micro),
-            Line("npm-growth-short", "abbreviated packument", _per_second, _micro),
+        ("Maven: deploys", f"releases {writes}; each is ten requests: jar of 16 KiB, POM and metadata with their .sha1 and .md5, "
+         "and a read of the metadata; of eight artifacts", [
+            Line("maven-deploy-1", "deploy, 1 client", _per_second, _micro),
+            Line("maven-deploy-8", "deploy, 8 clients", _per_second, _micro),
         ]),
-        ("PyPI: reads", reads, [
-            *documents("pypi", forms), *unchanged("pypi", "page as JSON"),
-            Line("pypi-root-json", f"root index as JSON, {plan.projects:,} projects", _per_second, _micro),
-            Line("pypi-root-html", f"root index as HTML, {plan.projects:,} projects", _per_second, _micro),
-            Line("pypi-wheel", "wheel of 16 KiB", _per_second, _micro),
+        ("Maven: single requests and builds", "time; for builds also the server's processor time", [
+            Line("maven-fresh-small", f"first maven-metadata.xml after a deploy of files alone, {one}", _each),
+            Line("maven-fresh-large", f"first maven-metadata.xml after a deploy of files alone, {many}", _each),
+            Line("maven-install-cold", "`mvn` resolves 60 artifacts, empty local repository", _install, _seconds),
+            Line("maven-install-warm", "`mvn` resolves 60 artifacts, full local repository", _install, _seconds),
         ]),
-        ("PyPI: publishes", f"{writes}; wheels of 16 KiB, of eight projects", publishes("pypi")),
-        ("PyPI: single requests and installs", "time; for installs also the server's processor time", single("pypi", "uv pip install", "page (HTML)")),
-        ("PyPI: growth", growth, [
-            Line("pypi-growth-json", "page as JSON", _per_second, _micro),
-            Line("pypi-growth-html", "page as HTML", _per_second, _micro),
+        ("Maven: growth", "requests per second · processor seconds per 1,000 requests; an artifact of one version, on a server that "
+         "has nothing else and on one to which everything above was added", [
+            Line("maven-growth-metadata", "maven-metadata.xml", _per_second, _micro),
+            Line("maven-growth-jar", "jar of 16 KiB", _per_second, _micro),
         ]),
-        *remotes,
+        ("Helm: reads", reads, [
+            *(Line(f"helm-index-{size}{suffix}", f"index.yaml, {count}, {way}", _per_second, _micro)
+              for size, count in indexes.items() for suffix, way in (("", "plain"), ("-gzip", "gzip"))),
+            *(Line(f"helm-unchanged-{size}", f"index.yaml, {count}, not changed (304)", _per_second, _micro)
+              for size, count in indexes.items()),
+            Line("helm-chart", "chart of 16 KiB", _per_second, _micro),
+        ]),
+        ("Helm: uploads", f"{writes}; charts of 16 KiB, versions of eight", [
+            Line("helm-upload-1", "upload, 1 client", _per_second, _micro),
+            Line("helm-upload-8", "upload, 8 clients", _per_second, _micro),
+        ]),
+        ("Helm: the index right after a push", "time of one client's first read after one push; nginx has taken no push and "
+         "sends a file of that size", [
+            *(Line(f"helm-fresh-{size}", f"index.yaml, {count}", _each)
+              for size, count in {"tiny": tiny, **indexes}.items()),
+            *(Line(f"helm-beyond-{size}", f"index.yaml, {count}, less the time that nginx takes", _each)
+              for size, count in {"tiny": tiny, **indexes}.items()),
+        ]),
+        ("Helm: clients", "time · the server's processor time", [
+            Line(f"helm-update{major}-{size}", f"`helm repo update`, Helm {major}, {count}", _install, _seconds)
+            for major in "34" for size, count in indexes.items()
+        ]),
+        ("Helm: memory", "by how much the resident sets of all processes grow at most, from a start on, while they index the charts "
+         "for the first time and 20 clients read the index", [
+            Line("helm-memory", f"index.yaml, {large}", lambda value: f"{value:,.0f} MiB"),
+        ]),
     ]  # fmt: skip
 
 
@@ -235,4 +300,4 @@ def tables(plan: Plan) -> list[tuple[str, str, list[Line]]]:
             ],
         ),
     ]
-    return [*images, *_package_tables(plan)]
+    return [*images, *_package_tables(plan), *_repository_tables(plan), *_remote_tables(plan)]
