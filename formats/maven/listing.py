@@ -50,7 +50,7 @@ def render(ref: ListingRef, listing: Listing) -> Document:
 def folder(name: str, releases: Listing | None, group: Listing | None) -> bytes:
     """Of a folder: as an artifact, as a group, or both. `name` is the package's; the group's where it is that only."""
     plugins = plugins_of(releases, group)
-    versions = in_order(list({entry.name for entry in releases.entries})) if releases is not None else []
+    versions = in_order(list(dict.fromkeys(entry.name for entry in releases.entries))) if releases is not None else []
     if not plugins and not versions:
         raise PackageNotFound(f"there is nothing about '{name}'")
     lines: list[str] = []

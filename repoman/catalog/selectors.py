@@ -337,7 +337,7 @@ _release_rows = Prepared(
     lambda package_id: (
         Version.objects.filter(package_id=package_id, removed_revision=None, gate_state=Content.Gate.OPEN)
         .order_by("added_revision", "name")
-        .values_list("name", "first_seen_at", "upstream_published_at")
+        .values_list("name")
     )
 )
 
@@ -348,7 +348,7 @@ def releases(repository_id: int, package: str) -> Listing | None:
     rows = _release_rows.all(owner.pk) if owner is not None else []
     if owner is None or not rows:
         return None
-    entries = tuple(Entry(name, kind="version", modified=published or seen) for name, seen, published in rows)
+    entries = tuple(Entry(name, kind="version") for (name,) in rows)
     return Listing(entries, revision=owner.revision, metadata=owner.metadata, changed_at=owner.changed_at)
 
 

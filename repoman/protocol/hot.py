@@ -34,9 +34,9 @@ from .target import Target
 
 RETRY_SECONDS = 1.0
 MOST_ALLOWED = 4096
-DOCUMENT_BYTES = 16 * 1024 * 1024
+DOCUMENT_BYTES = 32 * 1024 * 1024
 LARGEST_DOCUMENT = 256 * 1024
-LARGEST_PACKED = 4 * 1024 * 1024  # what `services/rendered.py` holds as well
+LARGEST_PACKED = 16 * 1024 * 1024  # the same bytes that `services/rendered.py` holds
 LONGEST_KEY = 512
 _FOREVER = float("inf")
 

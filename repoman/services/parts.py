@@ -69,7 +69,12 @@ def assemble(handler: FormatHandler, ref: ListingRef, found: Parts, form: str, a
     offset = next((int(value) for name, value in ref.arguments if name == "offset"), 0)
     shown = _rendered(handler, found, form)
     pieces = list(islice(shown, offset, offset + ref.limit if ref.limit is not None else None))
-    data = b"".join((frame.head, frame.between.join([data for _, data in pieces]), frame.tail))
+    joined = [frame.head]
+    for _, data in pieces:
+        joined += (data, frame.between)
+    if pieces:
+        joined.pop()
+    data = b"".join([*joined, frame.tail])
     etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     packed = b""
     if len(data) >= PACKED_FROM:

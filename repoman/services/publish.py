@@ -10,7 +10,9 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from django.db.models import Exists, OuterRef
+import orjson
+from django.db.models import Exists, OuterRef, TextField
+from django.db.models.functions import Cast
 
 from repoman.blobs import store
 from repoman.blobs.models import Blob
@@ -54,6 +56,22 @@ _live_tag = Prepared(
 _live_file = Prepared(
     lambda package_id, path: Artifact.objects.select_related("blob").filter(
         package_id=package_id, path=path, removed_revision=None
+    )
+)
+
+
+_gathered = Prepared(
+    lambda package_id, version, under, end: (
+        Artifact.objects.filter(package_id=package_id, path__gte=under, path__lt=end, removed_revision=None)
+        .filter(gate_state=Content.Gate.OPEN)
+        .annotate(
+            is_named=Exists(
+                VersionArtifact.objects.filter(
+                    artifact=OuterRef("pk"), version__name=version, version__removed_revision=None
+                )
+            )
+        )
+        .values_list("path", Cast("metadata", TextField()), "is_named")
     )
 )
 
@@ -335,16 +353,11 @@ def _gather(
 ) -> None:
     """Show of a version what is complete by now. With the repository locked, whoever publishes another part of it has either
     committed, and is seen here, or comes after this and sees all of it."""
-    end = selectors.after_prefix(gather.under)
-    rows = Artifact.objects.filter(package=package, path__gte=gather.under, path__lt=end, removed_revision=None)
-    naming = VersionArtifact.objects.filter(
-        artifact=OuterRef("pk"), version__name=gather.version, version__removed_revision=None
-    )
     files: dict[str, Mapping[str, object]] = {}
     named: set[str] = set()
-    found_rows = rows.filter(gate_state=Content.Gate.OPEN).annotate(is_named=Exists(naming))
-    for path, metadata, is_named in found_rows.values_list("path", "metadata", "is_named"):
-        files[path] = metadata
+    end = selectors.after_prefix(gather.under)
+    for path, metadata, is_named in _gathered.all(package.pk, gather.version, gather.under, end):
+        files[path] = orjson.loads(metadata)
         if is_named:
             named.add(path)
     options = change.handler.parse_options(change.repository.options)
@@ -354,7 +367,8 @@ def _gather(
         if found.version.metadata and version.metadata != found.version.metadata:  # its files say more by now
             change.stamp()
             Version.objects.filter(pk=version.pk).update(metadata=dict(found.version.metadata))
-    outdated = list(rows.filter(path__in=found.outdated).order_by("path")) if found.outdated else []
+    live = Artifact.objects.filter(package=package, path__in=found.outdated, removed_revision=None)
+    outdated = list(live.order_by("path")) if found.outdated else []
     if outdated:
         revision = change.stamp()
         _renew(change, {row.pk for row in outdated}, [])
