@@ -8,7 +8,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # Three for two cores: tests wait a good part of their time for servers and disks.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --durations=15
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal --durations=15
 # `make test TESTS=tests/unit` runs a part.
 TESTS ?= tests
 

@@ -18,9 +18,6 @@ from tests.client.maven_scenarios import GROUP, MAVENS, Place
 from tests.client.pypi_scenarios import Desk
 from tests.running import Server
 
-# A key, and what one deploy brings, are made once for all tests of this file.
-pytestmark = pytest.mark.xdist_group("maven")
-
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:

@@ -19,8 +19,6 @@ from tests.client.test_remote_clients import both, remote_of, stopped
 from tests.running import Deployment, Server
 from tests.tools import provision
 
-pytestmark = pytest.mark.xdist_group("maven-remote")
-
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:

@@ -19,8 +19,6 @@ from tests.tools.upstream import Answer, Upstream, bomb, endless, html_page, thr
 
 from .upstreams import ALLOW, PAGE, Project, Remote, is_stale, until
 
-pytestmark = pytest.mark.xdist_group("upstreams")
-
 
 @dataclass(frozen=True)
 class Fault:

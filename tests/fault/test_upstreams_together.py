@@ -21,7 +21,6 @@ from tests.tools.upstream import Answer, Upstream
 from .herd import Reader, peak_memory, read_together
 from .upstreams import ALLOW, Project, Remote, until
 
-pytestmark = pytest.mark.xdist_group("upstreams")
 MIB = 1024 * 1024
 CLIENTS = 200
 

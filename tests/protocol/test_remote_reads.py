@@ -19,7 +19,6 @@ from tests.protocol.edge_client import metric
 from tests.running import Deployment, Server
 from tests.tools.upstream import Answer, Basic, Upstream
 
-pytestmark = pytest.mark.xdist_group("upstreams")
 MIB = 1024 * 1024
 
 
