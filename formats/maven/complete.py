@@ -15,7 +15,9 @@ from repoman.core.records import Gather, Gathered, NewVersion
 from .names import Part, part_of, split_checksum
 from .versions import is_snapshot
 
-EXPECTED = "expected"  # the key of a checksum that came before its file
+# Keys of a file's metadata: of a checksum, what it says of a file that has not come; that other bytes may take its place.
+EXPECTED = "expected"
+CHANGES = "changes"
 Files = Mapping[str, Mapping[str, object]]
 
 

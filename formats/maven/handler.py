@@ -17,8 +17,8 @@ from repoman.core.records import Document, Facts, Gather, Gathered, Listing
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.wire import Response, Route
 
-from . import complete, listing, package, versions, views
-from .names import METADATA, folder_of, is_beside, place_of, split_checksum, split_package
+from . import complete, listing, package, uploads, versions, views
+from .names import ALGORITHMS, METADATA, folder_of, is_beside, place_of, split_checksum, split_package
 
 POLICIES = ("mixed", "release", "snapshot")
 _PATH = r"(?P<path>.*)"
@@ -43,7 +43,7 @@ class Maven(FormatHandler):
     versions_own_files: ClassVar[bool] = True
     files_may_wait: ClassVar[bool] = True
     names_differ_by_case: ClassVar[bool] = False
-    digests: ClassVar[tuple[str, ...]] = views.ALGORITHMS
+    digests: ClassVar[tuple[str, ...]] = ALGORITHMS
     routes: ClassVar[tuple[Route, ...]] = (
         Route(
             ("GET", "HEAD"),
@@ -57,8 +57,8 @@ class Maven(FormatHandler):
             by_revision=True,
             ref=views.ref,
         ),
-        Route(("PUT",), _PATH, Action.PUBLISH, views.put, admit=views.admit_put, name="file_put"),
-        Route(("DELETE",), _PATH, Action.DELETE, views.delete, name="file_delete"),
+        Route(("PUT",), _PATH, Action.PUBLISH, uploads.put, admit=uploads.admit_put, name="file_put"),
+        Route(("DELETE",), _PATH, Action.DELETE, uploads.delete, name="file_delete"),
     )
 
     def error(self, error: RepomanError, *, mount: str, head: bool) -> Response:
@@ -124,7 +124,7 @@ class Maven(FormatHandler):
     def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
         if isinstance(ref, FileRef):
             self._check_policy(ref.path.partition("/")[0], options)
-            limit = views.CHECKSUM_BYTES if split_checksum(ref.path)[1] else listing.METADATA_BYTES
+            limit = uploads.CHECKSUM_BYTES if split_checksum(ref.path)[1] else listing.METADATA_BYTES
             return UpstreamRequest(_quoted(folder_of(ref.package) + ref.path), limit=limit)
         if isinstance(ref, ListingRef) and ref.kind in ("releases", "version"):
             version = ref.argument("version")

@@ -18,6 +18,7 @@ from .versions import BUILD, SNAPSHOT, base_of, is_snapshot
 
 METADATA = "maven-metadata.xml"
 CHECKSUMS = ("md5", "sha1", "sha256", "sha512")
+ALGORITHMS = ("md5", "sha1")  # those that clients ask for with every file; the others are computed when asked for
 SIGNATURES = (".asc", ".sigstore", ".sigstore.json")
 VERSION_LENGTH = 200
 _SUMS = tuple(f".{algorithm}" for algorithm in CHECKSUMS)

@@ -52,15 +52,15 @@ def main() -> None:
 
 
 def _poms(folder: Path) -> Iterator[Made]:
-    from formats.maven import package, views
-    from formats.maven.names import Place, parse
+    from formats.maven import package
+    from formats.maven.names import ALGORITHMS, Place, parse
 
     for file in sorted(folder.rglob("*.pom")):
         place = parse(str(file.relative_to(folder)))
         assert isinstance(place, Place)
         data = file.read_bytes()
         facts = package.pom(io.BytesIO(data), len(data))
-        digests = {name: hashlib.new(name, data, usedforsecurity=False).hexdigest() for name in views.ALGORITHMS}
+        digests = {name: hashlib.new(name, data, usedforsecurity=False).hexdigest() for name in ALGORITHMS}
         metadata = {**digests, "pom": dict(facts.metadata)}
         yield Made(place.package, place.version, place.path, data, "", metadata, digests, facts.metadata)
 
