@@ -1,6 +1,7 @@
 # make run     start the server (Ctrl-C ends it)
 # make test    everything that must hold: style, types, import contracts, and the whole suite with real clients
 # make lint    the first part of it
+# make clients the client tests with every version of every client, and what they fetch from public registries
 # make bench   measure against other registries       make torture   kill -9 under load, the long form
 # make clean   remove what these made (never the data folder)
 
@@ -13,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal --durations=15
 TESTS ?= tests
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint bench torture clean environment environment-dev tools tools-bench
+.PHONY: run test lint clients bench torture clean environment environment-dev tools tools-bench
 
 run: environment
 	@exec $(BIN)/python -m repoman.server
@@ -27,6 +28,9 @@ lint: environment-dev
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+clients: environment-dev tools
+	@REPOMAN_EVERY_CLIENT=1 $(PYTEST) tests/client
 
 bench: environment-dev tools-bench
 	@exec $(BIN)/python -m tests.bench

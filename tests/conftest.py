@@ -38,6 +38,16 @@ def server(request: pytest.FixtureRequest) -> Server:
     return found
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The whole matrix of clients takes too long for every change: `make clients` runs it. What is left out is counted."""
+    if os.environ.get("REPOMAN_EVERY_CLIENT"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("every_client")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("every_client")]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path

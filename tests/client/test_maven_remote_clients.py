@@ -19,6 +19,8 @@ from tests.client.test_remote_clients import both, remote_of, stopped
 from tests.running import Deployment, Server
 from tests.tools import provision
 
+TOOLS = [tool if tool == "mvn3.9" else pytest.param(tool, marks=pytest.mark.every_client) for tool in MAVENS]
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
@@ -74,7 +76,7 @@ def relayed(relay: Server, source: Place, **settings: object) -> str:
 # --- another server of ours ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tool", MAVENS)
+@pytest.mark.parametrize("tool", TOOLS)
 def test_maven_16_resolves_cold_warm_and_without_the_upstream(
     desk: Desk, relay: Server, origin: Server, source: Place, key: dict[str, str], tool: str
 ) -> None:
@@ -85,6 +87,7 @@ def test_maven_16_resolves_cold_warm_and_without_the_upstream(
         scenarios.check_consumed(scenarios.consume(desk, place, tool), key)
 
 
+@pytest.mark.every_client
 def test_maven_16_coursier_and_sbt_resolve_cold_and_without_the_upstream(
     desk: Desk, relay: Server, origin: Server, source: Place
 ) -> None:
@@ -112,7 +115,7 @@ def test_maven_s2_a_new_snapshot_of_the_upstream_is_seen(desk: Desk, relay: Serv
         assert scenarios.marker_of(Path(jar)) == text
 
 
-@pytest.mark.parametrize("tool", MAVENS)
+@pytest.mark.parametrize("tool", TOOLS)
 def test_maven_e33_e34_deploys_to_a_virtual_address_and_never_gets_the_namesake(
     desk: Desk, relay: Server, origin: Server, source: Place, key: dict[str, str], tool: str
 ) -> None:
@@ -152,6 +155,7 @@ STARTERS = ("spring-boot-starter-web", "spring-boot-starter-data-jpa")
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.every_client
 def test_maven_16_a_tree_of_maven_central_cold_warm_and_without_it(desk: Desk, relay: Server, central: str) -> None:
     where = both(relay, "maven", central, metadata_ttl=300)
     place = place_of(relay, where.virtual, "reader")

@@ -29,6 +29,8 @@ from tests.running import Server
 NPM = ("npm", "npm10", "npm12")
 PNPM = ("pnpm", "pnpm12")
 LIKE_NPM = (*NPM, *PNPM)
+NEWEST = ("npm12", "pnpm12")
+OTHERS = [pytest.param(tool, marks=pytest.mark.every_client) for tool in LIKE_NPM if tool not in NEWEST]
 SECONDS = 120
 AGAIN = "cannot publish over the previously published versions"
 
@@ -426,21 +428,21 @@ def test_npm_14_1_publish_and_install(workplace: Callable[[str], Workplace], acc
     publishes_and_installs(work, access)
 
 
-@pytest.mark.parametrize("tool", [*LIKE_NPM, "yarn1", "yarn4", "bun"])
+@pytest.mark.parametrize("tool", [*NEWEST, *OTHERS, "yarn1", "yarn4", "bun"])
 def test_npm_6_9_publish_again(workplace: Callable[[str], Workplace], access: Access, tool: str) -> None:
     work = workplace(tool)
     work.sign_in(access)
     refuses_other_bytes(work, access)
 
 
-@pytest.mark.parametrize("tool", LIKE_NPM)
+@pytest.mark.parametrize("tool", [*NEWEST, *OTHERS])
 def test_npm_7_change(workplace: Callable[[str], Workplace], access: Access, tool: str) -> None:
     work = workplace(tool)
     work.sign_in(access)
     changes_what_is_there(work, access)
 
 
-@pytest.mark.parametrize("tool", LIKE_NPM)
+@pytest.mark.parametrize("tool", [*NEWEST, *OTHERS])
 def test_npm_9_10_ask(workplace: Callable[[str], Workplace], access: Access, tool: str) -> None:
     work = workplace(tool)
     work.sign_in(access)

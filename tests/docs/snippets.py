@@ -34,7 +34,7 @@ VERSIONED = {
     "cosign 3": ("cosign", ("cosign3",)),
     "Yarn 1": ("yarn", ("yarn1",)),
     "Yarn 4": ("yarn", ("yarn4",)),
-    "Maven 3": ("mvn", ("mvn3.8", "mvn3.9")),
+    "Maven 3": ("mvn", ("mvn3.9",)),
     "Maven 4": ("mvn", ("mvn4",)),
     "Snapshots": ("mvn", ("mvn3.9",)),
 }
