@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 from typing import ClassVar, Self
 
 import httpx
@@ -25,6 +26,12 @@ class Caller:
 
     def as_other(self, client: httpx.Client) -> Self:
         return type(self)(self.server, client, self.key)
+
+    def problems(self) -> list[object]:
+        """What fsck finds in this repository. The server may be one on which other tests have done damage."""
+        done = self.server.manage("fsck", "--json")
+        found: list[object] = json.loads(done.stdout)["items"]
+        return [item for item in found if self.key in json.dumps(item)]
 
     def raw(self, method: str, target: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
         """Status and body for a request target that no library would send."""
