@@ -28,11 +28,6 @@ def maven(server: Server) -> Maven:
     return new_maven(server)
 
 
-def fsck(server: Server) -> None:
-    report = server.manage("fsck", "--json")
-    assert report.returncode == 0, report.stdout + report.stderr
-
-
 # --- when a version is shown -----------------------------------------------------------------------------------------
 
 
@@ -159,7 +154,7 @@ def test_maven_g6_g9_e24_last_version_gone(maven: Maven) -> None:
         assert maven.get(path).status_code == 404, path
     maven.deploy(one)
     assert maven.versions() == ["1.1"]
-    fsck(maven.server)
+    assert maven.problems() == []
 
 
 def test_maven_g6_a_snapshots_builds_that_are_deleted_are_not_spoken_of(maven: Maven) -> None:
@@ -207,7 +202,7 @@ def test_maven_s8_s9_modules_with_other_moments_and_numbers_read_twice(maven: Ma
     assert maven.builds(SNAPSHOT)[("", "jar")] == "1.0-20240108.000000-1"
     for number in range(1, 9):
         assert maven.get(SNAPSHOT.path(build=f"2024010{number}.000000-1")).content == samples.jar(str(number))
-    fsck(maven.server)
+    assert maven.problems() == []
 
 
 # --- groups and plugins ----------------------------------------------------------------------------------------------
@@ -393,7 +388,7 @@ def test_maven_g5_w3_e1_twenty_deploys_at_once_are_all_listed(maven: Maven, says
         assert client.versions() == [f"1.{number}" for number in range(20)]
         answer = client.get(DEMO.metadata)
         assert client.get(f"{DEMO.metadata}.sha1").text == summed(answer.content, "sha1")
-    fsck(maven.server)
+    assert maven.problems() == []
 
 
 def test_maven_g3_g5_pom_and_jar_at_the_same_moment_are_always_shown(maven: Maven) -> None:
@@ -415,7 +410,7 @@ def test_maven_g3_g5_pom_and_jar_at_the_same_moment_are_always_shown(maven: Mave
         f"/api/v1/repositories/{maven.key}/files", params={"package": DEMO.package, "version": "1.29"}
     ).json()
     assert len(listed["items"]) == 2
-    fsck(maven.server)
+    assert maven.problems() == []
 
 
 def test_maven_g8_w4_metadata_read_during_deploys_are_whole_and_never_lose_a_version(maven: Maven) -> None:
@@ -464,4 +459,4 @@ def test_maven_w5_deletes_and_deploys_of_one_version_at_once(maven: Maven) -> No
         is_listed = at.version in maven.versions()
         there = [kind for kind in ("jar", "pom") if maven.get(at.path(kind)).status_code == 200]
         assert bool(there) >= is_listed and (is_listed or len(there) < 2)
-    fsck(maven.server)
+    assert maven.problems() == []

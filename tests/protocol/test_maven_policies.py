@@ -30,11 +30,6 @@ def maven(server: Server) -> Maven:
     return new_maven(server)
 
 
-def fsck(server: Server) -> None:
-    report = server.manage("fsck", "--json")
-    assert report.returncode == 0, report.stdout + report.stderr
-
-
 # --- replacing -------------------------------------------------------------------------------------------------------
 
 
@@ -56,7 +51,7 @@ def test_maven_9_r1_r3_r4_w10_f6_a_release_stays_what_it_is(maven: Maven) -> Non
             data = b"other" if path == JAR else samples.pom(DEMO, more="<name>other</name>")
             refused(other.put(path, data), 409, "conflict", "already published with other content")
     assert maven.get(JAR).content == DATA
-    fsck(maven.server)
+    assert maven.problems() == []
 
 
 def test_maven_v5_allow_redeploy_needs_the_right_to_delete(server: Server) -> None:
@@ -74,7 +69,7 @@ def test_maven_v5_allow_redeploy_needs_the_right_to_delete(server: Server) -> No
         f"/api/v1/repositories/{maven.key}/files", params={"package": DEMO.package, "version": "1.0"}
     ).json()
     assert sorted(item["name"] for item in listed["items"]) == ["1.0/demo-1.0.jar", "1.0/demo-1.0.pom"]
-    fsck(server)
+    assert maven.problems() == []
 
 
 def test_maven_s5_e25_v5_a_snapshot_under_its_plain_name_is_replaced_by_publishers(maven: Maven) -> None:
@@ -86,7 +81,7 @@ def test_maven_s5_e25_v5_a_snapshot_under_its_plain_name_is_replaced_by_publishe
     assert maven.versions() == ["1.0-SNAPSHOT"]
     Maven.created(publisher.put(f"{SNAPSHOT.folder()}/notes.txt", b"1"))
     Maven.created(publisher.put(f"{SNAPSHOT.folder()}/notes.txt", b"2"))
-    fsck(maven.server)
+    assert maven.problems() == []
 
 
 def test_maven_v5_a_build_of_a_snapshot_stays_what_it_is(maven: Maven) -> None:
@@ -179,7 +174,7 @@ def test_maven_v6_s6_s7_e26_old_builds_leave_with_what_speaks_of_them(server: Se
     assert [maven.get(SNAPSHOT.path(build=build)).status_code for build in BUILDS] == [404, 404, 404, 200, 200]
     assert maven.get(f"{SNAPSHOT.path(build=BUILDS[0])}.sha1").status_code == 404
     assert maven.get(sources).status_code == 200, "nothing newer has sources"
-    fsck(server)
+    assert maven.problems() == []
 
 
 def test_maven_v6_q10_the_bytes_of_old_builds_are_freed(tmp_path: Path) -> None:
@@ -196,7 +191,7 @@ def test_maven_v6_q10_the_bytes_of_old_builds_are_freed(tmp_path: Path) -> None:
             maven.get(SNAPSHOT.path(kind, build=build)).content for kind in ("jar", "pom") for build in ("", BUILDS[-1])
         }
         assert used == sum(map(len, live))
-        fsck(server)
+        assert maven.problems() == []
 
 
 # --- POMs ------------------------------------------------------------------------------------------------------------
@@ -303,7 +298,7 @@ def test_maven_e17_p7_sbt_names_files_twice(maven: Maven) -> None:
     for path, data in files.items():
         assert maven.get(path).content == data and maven.get(f"{path}.sha1").status_code == 200
     assert maven.versions(at) == ["1.0"]
-    fsck(maven.server)
+    assert maven.problems() == []
 
 
 @pytest.mark.parametrize(
@@ -381,7 +376,7 @@ def test_maven_w13_m3_a_full_disk_is_507(tmp_path: Path, small_disk: Path) -> No
         filler.unlink()
         maven.deploy(big)
         assert maven.versions() == ["1.0", "2.0"]
-        fsck(server)
+        assert maven.problems() == []
 
 
 # --- transfers -------------------------------------------------------------------------------------------------------
@@ -444,7 +439,7 @@ def test_maven_w5_d7_r4_c3_a_body_that_ends_early_leaves_nothing(server: Server,
     assert maven.get(JAR).status_code == 404
     maven.deploy(DEMO)
     assert maven.get(JAR).content == DATA and maven.versions() == ["1.0"]
-    fsck(server)
+    assert maven.problems() == []
 
 
 @pytest.mark.parametrize(
@@ -492,4 +487,4 @@ def test_maven_m1_r3_r12_a_deploy_cut_by_kill_9_is_repeated(tmp_path: Path) -> N
             assert (at.version in maven.versions()) is is_whole
             maven.deploy(at, text=str(number), more={at.path("jar", "sources"): b"s"})
             assert maven.versions()[-1] == at.version
-        fsck(server)
+        assert maven.problems() == []
