@@ -201,19 +201,30 @@ def reader(ref: BlobRef) -> Reader:
         opened.close()
         raise
     opened.close()
+    raise _damaged(ref)
+
+
+def _damaged(ref: BlobRef) -> Unavailable:
+    """The error for bytes that are not their digest's; the blob is marked suspect."""
     mark_suspect(ref)
-    raise Unavailable("the stored bytes are damaged; an operator must repair them or the content be pushed again")
+    return Unavailable("the stored bytes are damaged; an operator must repair them or the content be pushed again")
 
 
 def hash_of(opened: Reader) -> str:
     """sha256 of everything in the reader, hex."""
-    hasher = hashlib.sha256()
+    identity = hashlib.sha256()
+    _read_into(opened, identity)
+    return identity.hexdigest()
+
+
+def _read_into(opened: Reader, *running: Any) -> None:
+    """Everything in the reader, once, into each of the running hashes."""
     offset = 0
     while offset < opened.size:
         piece = opened.pread(offset, min(PIECE, opened.size - offset))
-        hasher.update(piece)
+        for each in running:
+            each.update(piece)
         offset += len(piece)
-    return hasher.hexdigest()
 
 
 def other_digest(ref: BlobRef, algorithm: str) -> str:
@@ -226,15 +237,9 @@ def other_digest(ref: BlobRef, algorithm: str) -> str:
         return known
     running, identity = hasher(algorithm), hashlib.sha256()
     with reader(ref) as opened:
-        offset = 0
-        while offset < opened.size:
-            piece = opened.pread(offset, min(PIECE, opened.size - offset))
-            running.update(piece)
-            identity.update(piece)
-            offset += len(piece)
+        _read_into(opened, running, identity)
     if identity.hexdigest() != ref.digest.hex:
-        mark_suspect(ref)
-        raise Unavailable("the stored bytes are damaged; an operator must repair them or the content be pushed again")
+        raise _damaged(ref)
     found: str = running.hexdigest()
     with contextlib.suppress(IntegrityError), transaction.atomic():  # the blob may be collected at this moment
         blob = Blob.objects.filter(digest=ref.digest.hex).first()
@@ -249,8 +254,7 @@ def read_small(ref: BlobRef) -> bytes:
     with reader(ref) as opened:
         data = opened.pread(0, ref.size) if ref.size else b""
     if hashlib.sha256(data).hexdigest() != ref.digest.hex:
-        mark_suspect(ref)
-        raise Unavailable("the stored bytes are damaged; an operator must repair them or the content be pushed again")
+        raise _damaged(ref)
     return data
 
 
