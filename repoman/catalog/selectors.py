@@ -323,7 +323,8 @@ _last_change = Prepared(
 
 
 def package_marks(repository_id: int) -> list[tuple[int, str, int]]:
-    """Id, name and revision of every package that ever showed something: one query, and no other table."""
+    """Id, name and revision of every package that ever showed something, in byte order of the names: one query, and no
+    other table."""
     return list(_package_marks.all(repository_id))
 
 

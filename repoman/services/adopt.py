@@ -10,7 +10,7 @@ import datetime
 import logging
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
@@ -238,10 +238,11 @@ def _keep_index(repository: Repository, limits: Limits, plan: Plan, outcome: Out
     def write_parts() -> None:
         known = {key: row for key, *row in rows.values_list("key", "mark", "generation")}
         wanted = {document_key(ListingRef("versions", name)): one for name, one in records.items()}
-        for start in _steps(gone := sorted(known.keys() - wanted.keys())):
+        gone = sorted(known.keys() - wanted.keys())
+        for start in range(0, len(gone), PARTS_AT_ONCE):
             rows.filter(key__in=gone[start : start + PARTS_AT_ONCE]).delete()
         new = [key for key, (_, one) in wanted.items() if known.get(key) != [one, limits.generation]]
-        for start in _steps(new):
+        for start in range(0, len(new), PARTS_AT_ONCE):
             now = clock.now()
             batch = [
                 UpstreamDocument(
@@ -262,10 +263,6 @@ def _keep_index(repository: Repository, limits: Limits, plan: Plan, outcome: Out
             )
 
     _save(repository, limits, plan, outcome, records=packed, mark=mark, changed=tuple(changed), beside=write_parts)
-
-
-def _steps(items: Sequence[object]) -> range:
-    return range(0, len(items), PARTS_AT_ONCE)
 
 
 def _next_page(plan: Plan, outcome: Outcome) -> str:

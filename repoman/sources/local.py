@@ -39,13 +39,9 @@ class LocalSource(Source):
 
     def listing(self, ref: ListingRef) -> Listing:
         match ref.kind:
-            case "versions":
-                found = selectors.versions(self._repository.pk, ref.package)
-                if found is None:
-                    raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
-                return found
-            case "releases":
-                found = selectors.releases(self._repository.pk, ref.package)
+            case "versions" | "releases":
+                read = selectors.versions if ref.kind == "versions" else selectors.releases
+                found = read(self._repository.pk, ref.package)
                 if found is None:
                     raise PackageNotFound(f"{self._repository.key} has no package '{ref.package}'")
                 return found
@@ -93,7 +89,7 @@ class LocalSource(Source):
 
     def parts(self, ref: ListingRef) -> Parts:
         rows = selectors.package_marks(self._repository.pk)
-        parts = sorted((name, f"p{key}.{revision}") for key, name, revision in rows)
+        parts = [(name, f"p{key}.{revision}") for key, name, revision in rows]
         changed_at = selectors.last_change(self._repository.pk) or self._repository.created_at
         return Parts(parts, self._read_part, changed_at)
 

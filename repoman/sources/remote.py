@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from repoman.catalog import selectors
-from repoman.catalog.models import Repository
+from repoman.catalog.models import Artifact, Repository, Version
 from repoman.core import clock
 from repoman.core.digest import HEX_LENGTH, Digest, find_hex
 from repoman.core.errors import (
@@ -121,9 +121,9 @@ class RemoteSource(Source):
     # --- files -------------------------------------------------------------------------------------------------------
 
     def open(self, ref: FileRef) -> FileEntry:
-        row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
-        is_held = row is not None and row.blob.state == row.blob.State.PRESENT
-        if row is not None and is_held:
+        row = _held_file(self._repository.pk, ref)
+        is_held = row is not None
+        if row is not None:
             if not self._handler.file_changes(ref):
                 self._asked.served = FIXED if self._answered(ref) is None else Freshness("miss")
                 return selectors.file_entry(row)
@@ -143,16 +143,16 @@ class RemoteSource(Source):
         elif outcome.error is None:
             if outcome.is_arriving or plan.kind == "probe":
                 return self._arriving(ref, plan, -1 if outcome.size is None else outcome.size, listed)
-            row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
-            if row is not None:
+            kept = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
+            if kept is not None:
                 self._asked.served = self._fetched(ref, outcome)
-                return selectors.file_entry(row)
+                return selectors.file_entry(kept)
             raise UpstreamFailed(f"'{ref.path}' was fetched but could not be kept")
         else:
             trouble = outcome.error
         if isinstance(trouble, NotFound):
             raise FileNotFound(f"{self._repository.key} has no file '{ref.path}': {trouble.message}")
-        if row is not None and is_held and (stale := self._stale(document_key(ref))) is not None:
+        if row is not None and (stale := self._stale(document_key(ref))) is not None:
             self._asked.served = stale
             return selectors.file_entry(row)
         raise trouble
@@ -234,8 +234,8 @@ class RemoteSource(Source):
         return {algorithm: told} if told else {}
 
     def digest(self, ref: FileRef, algorithm: str) -> str:
-        row = selectors.live_artifact(self._repository.pk, ref.package, ref.path)
-        if row is None or row.blob.state != row.blob.State.PRESENT or self._handler.file_changes(ref):
+        row = _held_file(self._repository.pk, ref)
+        if row is None or self._handler.file_changes(ref):
             told = self._told_digest(self._handler.digest_file(ref, algorithm))
             if told:
                 return told[algorithm]
@@ -296,8 +296,8 @@ class RemoteSource(Source):
         return plan.method != "HEAD" or self._handler.told_version(outcome.headers) == version
 
     def _version(self, ref: VersionRef) -> VersionEntry:
-        row = selectors.live_version(self._repository.pk, ref.package, ref.version)
-        if row is not None and (row.blob is None or row.blob.state == row.blob.State.PRESENT):
+        row = _held_version(self._repository.pk, ref)
+        if row is not None:
             self._asked.served = FIXED
             return selectors.version_entry(row)
         algorithm, _, encoded = ref.version.partition(":")
@@ -504,11 +504,9 @@ def is_here(plan: Plan, handler: FormatHandler) -> bool:
     if plan.kind in ("probe", "digest") or plan.page:
         return False
     if isinstance(ref, VersionRef):
-        version = selectors.live_version(repository_id, ref.package, ref.version)
-        return version is not None and (version.blob is None or version.blob.state == version.blob.State.PRESENT)
+        return _held_version(repository_id, ref) is not None
     if isinstance(ref, FileRef):
-        row = selectors.live_artifact(repository_id, ref.package, ref.path)
-        if row is None or row.blob.state != row.blob.State.PRESENT:
+        if _held_file(repository_id, ref) is None:
             return False
         if not handler.file_changes(ref):
             return True
@@ -523,6 +521,18 @@ def is_here(plan: Plan, handler: FormatHandler) -> bool:
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _held_file(repository_id: int, ref: FileRef) -> Artifact | None:
+    """The row of a file whose bytes are here, as far as is known."""
+    row = selectors.live_artifact(repository_id, ref.package, ref.path)
+    return row if row is not None and row.blob.state == row.blob.State.PRESENT else None
+
+
+def _held_version(repository_id: int, ref: VersionRef) -> Version | None:
+    """The row of a version whose bytes, if it has any, are here as far as is known."""
+    row = selectors.live_version(repository_id, ref.package, ref.version)
+    return row if row is not None and (row.blob is None or row.blob.state == row.blob.State.PRESENT) else None
 
 
 def join(base: str, path: str) -> str:
