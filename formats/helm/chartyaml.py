@@ -32,6 +32,7 @@ from yaml.events import (
 )
 
 from repoman.core.errors import ContentInvalid
+from repoman.core.names import shown
 
 DEPTH = 64
 VALUES_MOST = 100_000
@@ -149,7 +150,7 @@ class Reader:
             while (inner := self.take()).__class__ is not MappingEndEvent:
                 key = self._key(inner)
                 if self._is_strict and key in found:
-                    raise ContentInvalid(f"the YAML has the key '{_shown(key)}' twice in one place")
+                    raise ContentInvalid(f"the YAML has the key '{shown(key)}' twice in one place")
                 found[key] = self._made(self.take(), depth + 1)
         if event.anchor is not None:
             self._anchors[event.anchor] = (found, before - self._left)
@@ -172,12 +173,12 @@ class Reader:
         if isinstance(found, str):
             return found
         if self._is_strict:
-            raise ContentInvalid(f"the YAML has the key '{_shown(event.value)}', which is no text: quote it")
+            raise ContentInvalid(f"the YAML has the key '{shown(event.value)}', which is no text: quote it")
         return text_of(found) or event.value
 
     def _check(self, event: Any) -> None:
         if event.tag is not None and self._is_strict:
-            raise ContentInvalid(f"the YAML has the tag '{_shown(str(event.tag))}'; tags are not read here")
+            raise ContentInvalid(f"the YAML has the tag '{shown(str(event.tag))}'; tags are not read here")
 
     def _spend(self, count: int) -> None:
         self._left -= count
@@ -254,8 +255,4 @@ def _problem(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is not YAML"
     mark = getattr(error, "problem_mark", None)
     where = f" in line {mark.line + 1}" if mark is not None else ""
-    return f"{_shown(str(problem))}{where}"
-
-
-def _shown(text: str) -> str:
-    return text[:100].encode("unicode_escape").decode("ascii")
+    return f"{shown(str(problem))}{where}"

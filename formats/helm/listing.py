@@ -218,18 +218,11 @@ def _charts(body: bytes) -> Iterator[tuple[str, Sequence[object]]]:
     """Each chart's name with its entries, whatever they are."""
     if body.lstrip()[:1] == b"{":
         try:
-            yield from _json_charts(json_loads(body))
+            yield from _json_charts(orjson.loads(body))
             return
-        except ValueError:
+        except orjson.JSONDecodeError:
             pass  # flow mappings of YAML begin like JSON
     yield from _yaml_charts(body)
-
-
-def json_loads(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(str(error)) from None
 
 
 def _json_charts(found: Any) -> Iterator[tuple[str, Sequence[object]]]:

@@ -8,6 +8,7 @@ readers' business: here it must speak of this chart, by its name, version and di
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import BinaryIO
 
 from repoman.core import tarballs
@@ -40,12 +41,12 @@ def inspect(path: str, file: BinaryIO, size: int) -> Facts:
     return _chart(_read(file, lambda name: False))
 
 
-def _read(file: BinaryIO, more: object) -> tarballs.Tarball:
-    is_more = more if callable(more) else None
+def _read(file: BinaryIO, is_wanted: Callable[[str], bool]) -> tarballs.Tarball:
+    """Chart.yaml of the top folder, and what else is wanted of it. Raises ContentInvalid."""
 
     def wanted(name: str) -> bool:
-        folder, _, rest = name.partition("/")
-        return rest == "Chart.yaml" or (is_more is not None and bool(is_more(rest)))
+        rest = name.partition("/")[2]
+        return rest == "Chart.yaml" or is_wanted(rest)
 
     found = tarballs.read(
         file,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -282,23 +283,12 @@ def _save(
     try:
         publication = _publication(repo, chart, provenance, named)
         may_replace = "force" in request.query and bool(repo.options.allow_overwrite)
-        repo.publish(
-            Publication(
-                publication.package,
-                files=publication.files,
-                version=publication.version,
-                companions=publication.companions,
-                rivals=publication.rivals,
-                may_replace=may_replace,
-            )
-        )
-    except Conflict as error:
-        _discard(repo, staged)
-        if "digest" in error.detail:
+        repo.publish(replace(publication, may_replace=may_replace))
+    except BaseException as error:
+        for one in staged:
+            repo.discard(one)
+        if isinstance(error, Conflict) and "digest" in error.detail:
             raise AlreadyThere("file already exists", reason=error.message) from None
-        raise
-    except BaseException:
-        _discard(repo, staged)
         raise
     return answer({"saved": True}, 201)
 
@@ -336,8 +326,3 @@ def _files(
     if provenance is not None and proof is not None:
         sha256 = str(proof.metadata["sha256"])
         yield NewFile(archive + names.PROVENANCE, provenance, PROVENANCE_TYPE, about={archive: sha256})
-
-
-def _discard(repo: Repo, staged: list[Staged]) -> None:
-    for one in staged:
-        repo.discard(one)
