@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from repoman.core.errors import ContentInvalid
 from repoman.core.records import Gather, Gathered, NewVersion
 
-from .names import Part, part_of, split_checksum
+from .names import Part, build_order, part_of, split_checksum
 from .versions import is_snapshot
 
 # Keys of a file's metadata: of a checksum, what it says of a file that has not come; that other bytes may take its place.
@@ -44,7 +44,7 @@ def complete(package: str, gather: Gather, files: Files, keep_builds: int, named
         return Gathered(outdated=tuple(sorted(checked)))
     others = [path for path in files if path not in parts and path not in said]
     beside = others if not is_snapshot(gather.version) else []
-    newest = max(shown, key=lambda build: Part("", "", build).build_order)
+    newest = max(shown, key=build_order)
     older = _older(builds, shown, keep_builds) if keep_builds else []
     outdated = _outdated(older, shown, builds, parts)
     listed = dict.fromkeys(path for build in (*shown, *older) for path in builds[build])
@@ -91,14 +91,11 @@ def _about(paths: list[str], parts: Mapping[str, Part], files: Files) -> dict[st
 
 def _older(builds: Iterable[str], shown: Iterable[str], keep: int) -> list[str]:
     """The builds before the newest `keep` that are whole, newest first; also what is left of one, or never was whole."""
-
-    def order(build: str) -> tuple[str, int]:
-        return Part("", "", build).build_order
-
-    kept = sorted((build for build in shown if build), key=order, reverse=True)[:keep]
+    kept = sorted(filter(None, shown), key=build_order, reverse=True)[:keep]
     if len(kept) < keep:
         return []
-    return sorted((build for build in builds if build and order(build) < order(kept[-1])), key=order, reverse=True)
+    oldest = build_order(kept[-1])
+    return sorted((build for build in builds if build and build_order(build) < oldest), key=build_order, reverse=True)
 
 
 def _outdated(

@@ -134,9 +134,8 @@ class Maven(FormatHandler):
         raise FileNotFound("a remote repository does not list folders; ask for a file by its path")
 
     def _check_policy(self, version: str, options: Any) -> None:
-        if version and options.version_policy != "mixed":
-            if versions.is_snapshot(version) != (options.version_policy == "snapshot"):
-                raise NotFound(f"the repository's version_policy excludes {version}")
+        if version and not versions.fits(version, options.version_policy):
+            raise NotFound(f"the repository's version_policy excludes {version}")
 
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
         return listing.parse(ref, body)

@@ -50,8 +50,7 @@ class Part:
 
     @property
     def build_order(self) -> tuple[str, int]:
-        timestamp, _, number = self.build.partition("-")
-        return timestamp, int(number or 0)
+        return build_order(self.build)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +251,12 @@ def _check_artifact(artifact: str) -> str:
 def build_prefix(artifact: str, version: str, build: str) -> str:
     """How the paths of one build of a snapshot begin."""
     return f"{version}/{artifact}-{version[: -len(SNAPSHOT)]}{build}"
+
+
+def build_order(build: str) -> tuple[str, int]:
+    """The builds of a snapshot by it: oldest first, after what is under the plain name."""
+    timestamp, _, number = build.partition("-")
+    return timestamp, int(number or 0)
 
 
 def is_build(value: str) -> bool:

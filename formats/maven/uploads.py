@@ -47,7 +47,7 @@ from .names import (
     place_of,
 )
 from .package import has_placeholder
-from .versions import base_of, is_snapshot
+from .versions import base_of, fits
 
 CHECKSUM_BYTES = 4096
 ANNOUNCED_MOST = 100
@@ -285,7 +285,7 @@ def check_policy(repo: Repo, address: Address) -> None:
         address = address.of
     version = address.version if isinstance(address, Place | MetadataPlace) else ""
     policy = repo.options.version_policy
-    if not version or policy == "mixed" or is_snapshot(version) == (policy == "snapshot"):
+    if not version or fits(version, policy):
         return
     kinds = "snapshots" if policy == "snapshot" else "releases"
     raise BadRequest(f"'{repo.key}' takes {kinds} only (its version_policy), and {version} is none of them")

@@ -56,6 +56,11 @@ def is_snapshot(version: str) -> bool:
     return version.endswith(SNAPSHOT) or BUILD.match(version) is not None
 
 
+def fits(version: str, policy: str) -> bool:
+    """Whether a repository of that `version_policy` has versions of this kind."""
+    return policy == "mixed" or is_snapshot(version) == (policy == "snapshot")
+
+
 def base_of(version: str) -> str:
     """The version that a build of a snapshot belongs to (`1.0-SNAPSHOT`); any other one itself."""
     found = BUILD.match(version)

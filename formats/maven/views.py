@@ -179,14 +179,10 @@ def _document(repo: Repo, request: Request, place: MetadataPlace) -> Rendered:
     """Raises PackageNotFound where nothing is known at that level (G9)."""
     if place.version:
         return repo.document(metadata_ref(place), "", request.address)
-    releases = _found(repo, metadata_ref(place), request)
-    group = _found(repo, ListingRef("packages", arguments=(("under", f"{place.group}:"),)), request)
+    as_artifact, as_group = metadata_ref(place), ListingRef("packages", arguments=(("under", f"{place.group}:"),))
+    releases, group = _found(repo, as_artifact, request), _found(repo, as_group, request)
     if releases is not None and group is not None:  # the folder is an artifact and a group
-        both = listing.folder(
-            place.package,
-            repo.listing(metadata_ref(place)),
-            repo.listing(ListingRef("packages", arguments=(("under", f"{place.group}:"),))),
-        )
+        both = listing.folder(place.package, repo.listing(as_artifact), repo.listing(as_group))
         return replace(releases, data=both, packed=b"", etag=f'"{hashlib.sha256(both).hexdigest()[:32]}"')
     found = releases or group
     if found is None:
