@@ -20,9 +20,9 @@ import httpx
 
 from formats.helm import samples
 from tests import tools
+from tests.client.pypi_scenarios import run_tool
 
 HELMS = ("helm3", "helm4")
-SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,14 @@ class Desk:
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("HELM", "XDG", "REPOMAN", "GNUPG"))
         }
-        done = subprocess.run(
-            [str(tools.path(tool)), *map(str, arguments)],
-            cwd=at or self.home,
-            env={
-                **kept,
-                "HOME": str(self.home),
-                "HELM_PLUGINS": str(self.home / "plugins"),
-                "NO_PROXY": "127.0.0.1,localhost",
-                **(environment or {}),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=SECONDS,
-        )
-        output = done.stdout.decode(errors="replace")
-        shown = f"{tool} {' '.join(map(str, arguments))} ended with {done.returncode}:\n{output[-5000:]}"
-        assert (done.returncode != 0) if fails else (done.returncode == 0), shown
-        return output
+        settings = {
+            **kept,
+            "HOME": str(self.home),
+            "HELM_PLUGINS": str(self.home / "plugins"),
+            "NO_PROXY": "127.0.0.1,localhost",
+            **(environment or {}),
+        }
+        return run_tool(tool, arguments, at=at or self.home, environment=settings, fails=fails)
 
     def forget(self) -> None:
         """As on another machine: nothing that was downloaded, and no repository."""

@@ -92,20 +92,28 @@ class Desk:
         environment: Mapping[str, str] | None = None,
     ) -> str:
         """Both streams. The tool must succeed, or fail where `fails` is set."""
-        command = tool if tool.startswith("/") else str(tools.path(tool))
-        done = subprocess.run(
-            [command, *map(str, arguments)],
-            cwd=at or self.home,
-            env={**self.environment, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=SECONDS,
+        return run_tool(
+            tool, arguments, at=at or self.home, environment={**self.environment, **(environment or {})}, fails=fails
         )
-        output = done.stdout.decode(errors="replace")
-        shown = f"{tool} {' '.join(map(str, arguments))} ended with {done.returncode}:\n{output[-5000:]}"
-        assert (done.returncode != 0) if fails else (done.returncode == 0), shown
-        return output
+
+
+def run_tool(
+    tool: str, arguments: Sequence[object], *, at: Path, environment: Mapping[str, str], fails: bool = False
+) -> str:
+    """Both streams of a tool, by its name or path. It must succeed, or fail where `fails` is set."""
+    done = subprocess.run(
+        [tool if tool.startswith("/") else str(tools.path(tool)), *map(str, arguments)],
+        cwd=at,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=SECONDS,
+    )
+    output = done.stdout.decode(errors="replace")
+    shown = f"{tool} {' '.join(map(str, arguments))} ended with {done.returncode}:\n{output[-5000:]}"
+    assert (done.returncode != 0) if fails else (done.returncode == 0), shown
+    return output
 
 
 # --- publishing ------------------------------------------------------------------------------------------------------
