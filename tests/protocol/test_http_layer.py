@@ -229,7 +229,9 @@ def test_a_client_that_sends_ahead_without_end_is_kept_waiting(server: Server) -
         assert sender.is_alive()
         assert server.resident() - before < 8 * 2**20
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
-        sock.shutdown(socket.SHUT_RDWR)
+        # A machine that stood still for WRITE_SECONDS has the connection cut already, rightly: nobody took the answers.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
         sender.join()
 
 
