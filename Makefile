@@ -8,8 +8,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-# Three for two cores: tests wait a good part of their time for servers and disks.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal --durations=15
+# Three for two cores: tests wait a good part of their time for servers and disks. A file stays with one process, or what
+# its tests share would be made once for each; tests/conftest.py puts the long files first.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 # `make test TESTS=tests/unit` runs a part.
 TESTS ?= tests
 
