@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.running import ADMIN_PASSWORD, Server
+from tests.running import ADMIN_PASSWORD, NO_TLS, Server
 
 REVOKED_WITHIN_SECONDS = 2.0
 
@@ -78,10 +78,12 @@ def test_e6_what_is_revoked_is_refused_on_every_process_at_once(server: Server) 
     made = server.token(server.client(name, password), actions=["read"])
     by_token, by_password = fresh("token", made["token"]), fresh(name, password)
     issued = server.client(name, password).get("/token", params={"scope": f"repository:{key}/app:pull"}).json()["token"]
-    by_registry_token = [
-        httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {issued}"}) for _ in range(12)
-    ]
-    for client in (*by_token, *by_password, *by_registry_token):
+
+    def with_issued() -> list[httpx.Client]:
+        headers = {"Authorization": f"Bearer {issued}"}
+        return [httpx.Client(base_url=server.url, verify=NO_TLS, headers=headers) for _ in range(12)]
+
+    for client in (*by_token, *by_password, *with_issued()):
         assert status(client) == status(client) == 404  # readable; there is no such image
         client.close()
     owner: Any = _admin(server)
@@ -93,9 +95,7 @@ def test_e6_what_is_revoked_is_refused_on_every_process_at_once(server: Server) 
     assert server.client(name, password).post(f"/v2/{key}/app/blobs/uploads/").status_code == 404
     assert owner.patch(f"/api/v1/users/{name}", json={"disabled": True}).status_code == 200
     all_refuse(fresh(name, password), {401})
-    all_refuse(
-        [httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {issued}"}) for _ in range(12)], {401}
-    )
+    all_refuse(with_issued(), {401})
 
 
 def test_q12_a_deleted_repository_answers_404_everywhere_and_its_bytes_come_back(server: Server) -> None:

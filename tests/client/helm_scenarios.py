@@ -21,6 +21,7 @@ import httpx
 from formats.helm import samples
 from tests import tools
 from tests.client.pypi_scenarios import run_tool
+from tests.running import NO_TLS
 
 HELMS = ("helm3", "helm4")
 
@@ -38,7 +39,7 @@ class Place:
         return ("--username", self.username, "--password", self.password) if self.username else ()
 
     def client(self) -> httpx.Client:
-        return httpx.Client(auth=(self.username, self.password) if self.username else None, timeout=60)
+        return httpx.Client(auth=(self.username, self.password) if self.username else None, timeout=60, verify=NO_TLS)
 
 
 @dataclass

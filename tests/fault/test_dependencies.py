@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from tests.oci import Image, digest_of
-from tests.running import ADMIN_PASSWORD, Server, environment, free_port, s3_environment
+from tests.running import ADMIN_PASSWORD, NO_TLS, Server, environment, free_port, s3_environment
 from tests.tools import services
 
 from .upstreams import until
@@ -33,14 +33,14 @@ def test_O1_database_gone_is_503_and_recovers_by_itself(tmp_path: Path) -> None:
                 answer = attempt()
                 assert answer.status_code == 503, answer.text
                 assert "Retry-After" in answer.headers
-            ready = httpx.get(f"{server.url}/readyz", timeout=20)
+            ready = httpx.get(f"{server.url}/readyz", timeout=20, verify=NO_TLS)
             assert ready.status_code == 503 and "database" in ready.text
             assert httpx.get(f"{server.url}/healthz", timeout=5).status_code == 200
             database.server.start()
             assert until(lambda: image.get("1").status_code == 200, 15), server.tail()
             assert image.get("1").content == document
             assert image.push_blob(b"after").status_code == 201
-            assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=20).status_code == 200, 30)
+            assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=20, verify=NO_TLS).status_code == 200, 30)
         finally:
             server.stop()
 
@@ -103,7 +103,7 @@ def test_two_nodes_behind_nginx_are_one_registry(tmp_path: Path) -> None:
             assert until(lambda: second.client().get(url, headers=registry).status_code == 401, 2)
 
             with services.nginx(conf) as front:
-                with httpx.Client(base_url=str(front), auth=user, timeout=60) as client:
+                with httpx.Client(base_url=str(front), auth=user, timeout=60, verify=NO_TLS) as client:
                     image = Image(client, f"{key}/front")
                     for number in range(6):
                         layer = os.urandom(200_000)

@@ -21,7 +21,7 @@ from tests.torture.run import Plan, torture
 def test_M1_Q3_what_was_acknowledged_survives_kill_and_collection(database: str, tmp_path: Path) -> None:
     told: list[str] = []
     failures = torture(
-        Plan(rounds=2, seconds=5.0, clients=3, seed=3, database=database), tmp_path / "data", told.append
+        Plan(rounds=2, seconds=3.0, clients=3, seed=3, database=database), tmp_path / "data", told.append
     )
     assert not failures, "\n".join([*failures, *told])
 

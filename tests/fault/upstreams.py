@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests.running import Server
+from tests.running import NO_TLS, Server
 from tests.tools.upstream import Answer, Upstream
 
 ALLOW = {"REPOMAN_UPSTREAM_ALLOW": "127.0.0.0/8"}
@@ -92,10 +92,10 @@ class Remote:
         return f"{self.server.url}/{self.format}/{self.key}/{path}"
 
     def get(self, path: str, **headers: str) -> httpx.Response:
-        return httpx.get(self.url(path), headers=headers, timeout=60)
+        return httpx.get(self.url(path), headers=headers, timeout=60, verify=NO_TLS)
 
     def head(self, path: str) -> httpx.Response:
-        return httpx.head(self.url(path), timeout=60)
+        return httpx.head(self.url(path), timeout=60, verify=NO_TLS)
 
     def page(self, project: Project | str) -> httpx.Response:
         name = project if isinstance(project, str) else project.name

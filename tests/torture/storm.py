@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from tests.oci import CONFIG, MANIFEST
+from tests.running import NO_TLS
 
 from .mirrors import Mirrors
 from .model import Known, Ledger, Manifest, Place, Session, Slot, content, digest_of
@@ -49,7 +50,7 @@ class Client(threading.Thread):
         super().__init__(name=f"client-{number}", daemon=True)
         self.number = number
         self.place = place
-        self.http = httpx.Client(base_url=place.url, auth=place.sign_in, timeout=60)
+        self.http = httpx.Client(base_url=place.url, auth=place.sign_in, timeout=60, verify=NO_TLS)
         self.mirrors = mirrors
         self.repositories = place.images
         self.raws = place.raws
