@@ -53,6 +53,12 @@ def seeded(desk: Desk, place: Place) -> Place:
     return place
 
 
+# What is long, and no other with a token than with a password once the tools have signed in with both.
+long = pytest.mark.parametrize(
+    "place", ["password", pytest.param("token", marks=pytest.mark.every_client)], indirect=True
+)
+
+
 @pytest.mark.parametrize("tool", PUBLISHERS)
 def test_pypi_17_2_publishing(desk: Desk, place: Place, tool: str) -> None:
     scenarios.publish_and_repeat(desk, place, tool)
@@ -62,10 +68,12 @@ def test_pypi_17_2_publishing_with_flit(desk: Desk, place: Place) -> None:
     scenarios.publish_with_flit(desk, place)
 
 
+@long
 def test_pypi_8_3_7_skipping_what_is_there(desk: Desk, place: Place) -> None:
     scenarios.skip_what_is_there(desk, place)
 
 
+@long
 def test_pypi_17_2_building(desk: Desk, place: Place) -> None:
     scenarios.build_and_install_from_source(desk, place)
 
