@@ -7,7 +7,6 @@ failure is remembered for two seconds, and a hundred cells would spend most of t
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -131,12 +130,15 @@ def _play(server: Server, upstream: Upstream, namespace: str, name: str, sort: s
     upstream.add(path, good)
     is_mended = until(lambda: get().status_code == 200, 25)
     upstream.add(path, replace(fault.plant(good), etag='"another"'))
-    before, deadline = upstream.count(path), time.monotonic() + 10
-    held = get()
+    before, held = upstream.count(path), []
+
+    def is_asked() -> bool:
+        held.append(get())
+        return sort == "fixed" or upstream.count(path) > before
+
     # The fetch that brought the good bytes may not have ended yet, and whoever comes meanwhile is one of its readers.
-    while sort != "fixed" and upstream.count(path) == before and time.monotonic() < deadline:
-        held = get()
-    return Seen(_bytes(good), cold, kept, used, is_mended, held, upstream.count(path) - before, trouble)
+    until(is_asked, 10)
+    return Seen(_bytes(good), cold, kept, used, is_mended, held[-1], upstream.count(path) - before, trouble)
 
 
 @pytest.fixture(scope="module")
