@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ADMIN_PASSWORD = "an administrator's password"
 _numbers = itertools.count(1)
+GRANTS = 60  # of an account that several tests share, so that looking through them stays cheaper than another hash
 
 
 # Below what Linux gives to outgoing connections: a port found here may stay unused for a while, and is still free then.
@@ -40,6 +41,13 @@ def free_port() -> int:
 
 
 @dataclass
+class _Member:
+    username: str
+    client: httpx.Client
+    keys: set[str]
+
+
+@dataclass
 class Server:
     """A running server. `admin` signs in as the administrator; `url` has no trailing slash."""
 
@@ -49,9 +57,11 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
     log: Path | None = None
     admin: httpx.Client = field(init=False)
+    _members: list[_Member] = field(init=False)
 
     def __post_init__(self) -> None:
         self.admin = self.client("admin", ADMIN_PASSWORD)
+        self._members = []
 
     @property
     def host(self) -> str:
@@ -147,13 +157,29 @@ class Server:
         password = f"p{secrets.token_urlsafe(12)}"  # a dash at its beginning would be an option to some clients
         self._created(self.admin.post("/api/v1/users", json={"username": username, "password": password, **fields}))
         if key:
-            where = f"repositories/{key}" if "/" in key else f"namespaces/{key}"
-            answer = self.admin.put(f"/api/v1/{where}/grants/{username}", json={"role": role})
-            assert answer.status_code in (200, 201), answer.text
+            self.grant(key, username, role)
         return username, password
 
+    def grant(self, key: str, username: str, role: str) -> None:
+        where = f"repositories/{key}" if "/" in key else f"namespaces/{key}"
+        answer = self.admin.put(f"/api/v1/{where}/grants/{username}", json={"role": role})
+        assert answer.status_code in (200, 201), answer.text
+
     def user(self, key: str, role: str) -> httpx.Client:
+        """A client of someone who is new, and has this role only."""
         return self.client(*self.make_user(key, role))
+
+    def member(self, key: str, role: str) -> httpx.Client:
+        """A client of someone with a role on `key`, who may have others on what other tests made: hashing a password and
+        comparing it with the hash cost more than most tests."""
+        found = next((each for each in self._members if key not in each.keys and len(each.keys) < GRANTS), None)
+        if found is None:
+            username, password = self.make_user()
+            found = _Member(username, self.client(username, password), set())
+            self._members.append(found)
+        self.grant(key, found.username, role)
+        found.keys.add(key)
+        return found.client
 
     def token(self, client: httpx.Client, **fields: Any) -> dict[str, Any]:
         answer = client.post("/api/v1/tokens", json={"name": f"test-{next(_numbers)}-{secrets.token_hex(4)}", **fields})

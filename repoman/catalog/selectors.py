@@ -13,6 +13,7 @@ from repoman.blobs.models import Blob
 from repoman.core.digest import Digest
 from repoman.core.records import BlobRef, Entry, FileEntry, ListedFile, Listing, VersionEntry
 from repoman.db.prepared import Prepared
+from repoman.db.snapshot import snapshot
 
 from .models import Artifact, Content, Package, Repository, Tag, Version, VersionArtifact
 
@@ -260,6 +261,7 @@ _tag_rows = Prepared(
 )
 
 
+@snapshot()
 def versions(repository_id: int, package: str) -> Listing | None:
     """All live versions of the package with their files, and its tags; None where the name holds no version.
 
@@ -343,6 +345,7 @@ _release_rows = Prepared(
 )
 
 
+@snapshot()
 def releases(repository_id: int, package: str) -> Listing | None:
     """All live versions of the package by their names, for documents that say no more of them; None where it has none."""
     owner = _package_state.first(repository_id, package)
@@ -353,6 +356,7 @@ def releases(repository_id: int, package: str) -> Listing | None:
     return Listing(entries, revision=owner.revision, metadata=owner.metadata, changed_at=owner.changed_at)
 
 
+@snapshot()
 def version_files(repository_id: int, package: str, version: str) -> Listing | None:
     """One live version with its files; None where it is not there."""
     row = _live_version.first(repository_id, package, version)

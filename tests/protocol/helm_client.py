@@ -60,7 +60,7 @@ class Charts(Caller):
 
 def new_charts(server: Server, role: str = "maintainer", **fields: Any) -> Charts:
     key = server.make_repository(format="helm", **fields)
-    return Charts(server, server.user(key, role), key)
+    return Charts(server, server.member(key, role), key)
 
 
 def saved(answer: httpx.Response) -> None:

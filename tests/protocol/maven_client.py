@@ -107,7 +107,7 @@ class Maven(Caller):
 
 def new_maven(server: Server, role: str = "maintainer", **fields: Any) -> Maven:
     key = server.make_repository(format="maven", **fields)
-    return Maven(server, server.user(key, role), key)
+    return Maven(server, server.member(key, role), key)
 
 
 def refused(answer: httpx.Response, status: int, code: str, words: str = "") -> None:

@@ -63,7 +63,7 @@ def escaped(name: str) -> str:
 
 def new_registry(server: Server, role: str = "maintainer", **fields: Any) -> Registry:
     key = server.make_repository(format="npm", **fields)
-    return Registry(server, server.user(key, role), key)
+    return Registry(server, server.member(key, role), key)
 
 
 def refused(answer: httpx.Response, status: int, text: str = "") -> None:

@@ -122,7 +122,7 @@ def whole(parts: Sequence[bytes]) -> bytes:
 
 def new_index(server: Server, role: str = "maintainer", **fields: Any) -> Index:
     key = server.make_repository(format="pypi", **fields)
-    return Index(server, server.user(key, role), key)
+    return Index(server, server.member(key, role), key)
 
 
 def refused(answer: httpx.Response, status: int, words: str = "") -> None:

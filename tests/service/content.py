@@ -46,6 +46,19 @@ def release(
     return str(staged.digest)
 
 
+def releases(repository: Repository, actor: Actor, first: int, last: int) -> None:
+    """Versions of the npm package `demo`, from `first`.0.0 on, each with its tarball and as the latest."""
+    for number in range(first, last):
+        path = f"demo-{number}.0.0.tgz"
+        publication = Publication(
+            "demo",
+            files=(NewFile(path, store.stage(b"tarball %d" % number), metadata={"shasum": "0" * 40}),),
+            version=NewVersion(f"{number}.0.0", files=(path,), metadata={"name": "demo", "version": f"{number}.0.0"}),
+            tags=("latest",),
+        )
+        publish.publish(repository, actor, ALL_ACTIONS, publication)
+
+
 def put(repository: Repository, actor: Actor, path: str, data: bytes, **more: Any) -> Any:
     publication = Publication(path, files=(NewFile(path, store.stage(data)),), may_replace=True, **more)
     return publish.publish(repository, actor, ALL_ACTIONS, publication)

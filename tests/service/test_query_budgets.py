@@ -11,12 +11,12 @@ from django.test.utils import CaptureQueriesContext
 
 from repoman.blobs import store
 from repoman.core.actor import ALL_ACTIONS, Actor
-from repoman.core.records import Gather, NewFile, NewVersion, Publication
+from repoman.core.records import Gather, NewFile, Publication
 from repoman.core.refs import FileRef, ListingRef, TagRef
 from repoman.services import publish
 from repoman.services.handle import RepositoryHandle
 
-from .content import make_repository, push, release
+from .content import make_repository, push, release, releases
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,18 +47,6 @@ def test_reads_of_one_object(namespace: Any, blob_store: Any, actor: Actor, coun
         assert count(act) <= 1
 
 
-def versions(repository: Any, actor: Actor, first: int, last: int) -> None:
-    for number in range(first, last):
-        path = f"demo-{number}.0.0.tgz"
-        publication = Publication(
-            "demo",
-            files=(NewFile(path, store.stage(b"tarball %d" % number), metadata={"shasum": "0" * 40}),),
-            version=NewVersion(f"{number}.0.0", files=(path,), metadata={"name": "demo", "version": f"{number}.0.0"}),
-            tags=("latest",),
-        )
-        publish.publish(repository, actor, ALL_ACTIONS, publication)
-
-
 def test_a_document_costs_the_same_with_any_number_of_versions(
     namespace: Any, blob_store: Any, actor: Actor, count: Any
 ) -> None:
@@ -71,7 +59,7 @@ def test_a_document_costs_the_same_with_any_number_of_versions(
 
     seen = []
     for first, last in ((0, 2), (2, 60)):
-        versions(node, actor, first, last)
+        releases(node, actor, first, last)
         seen.append(count(read))  # the first one after a change renders
         assert count(read) <= 1  # and then one row says that nothing changed
     assert seen[0] == seen[1] <= 5
@@ -82,10 +70,10 @@ def test_writes(namespace: Any, blob_store: Any, actor: Actor, count: Any) -> No
     node = make_repository(namespace, "node", "npm")
     layer = push(images, actor, b"layer")
     release(images, actor, b"a manifest", (layer,), "v1")
-    versions(node, actor, 0, 3)
+    releases(node, actor, 0, 3)
     assert count(lambda: push(images, actor, b"another layer")) <= 7
     assert count(lambda: release(images, actor, b"another manifest", (layer,), "v1")) <= 17
-    assert count(lambda: versions(node, actor, 3, 4)) <= 21
+    assert count(lambda: releases(node, actor, 3, 4)) <= 21
 
 
 def parts(repository: Any, actor: Actor, first: int, last: int) -> None:
