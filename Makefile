@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 # `make test TESTS=tests/unit` runs a part.
 TESTS ?= tests
+# Tests start hundreds of processes: each would compile all modules anew where the environment forbids to keep the result.
+test clients bench torture: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := run
 .PHONY: run test lint clients bench torture clean environment environment-dev tools tools-bench
