@@ -22,6 +22,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import functools
 import json
 import random
 import re
@@ -72,6 +73,7 @@ ATTEMPTS = 4
 CONNECT_SECONDS = 5
 READ_SECONDS = 30
 MULTIPART = "multipart/"
+_session_lock = threading.Lock()  # sessions are not for several threads at once; their clients are
 _OBJECT_NAME = re.compile(r"multipart/[0-9a-f]{2}/([0-9a-f]{32})\.data\Z")
 _TAIL_NAME = re.compile(r"uploads/([0-9a-f]{32})/[0-9a-f]{32}\Z")
 _FULL = frozenset({"InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioStorageFull", "InsufficientCapacity"})
@@ -366,6 +368,12 @@ class S3Reader(Reader):
         return answer["Body"]
 
 
+@functools.cache
+def _session() -> boto3.session.Session:
+    """One for the process: it reads the description of S3 (0.2 s of processor time) for its first client only."""
+    return boto3.session.Session()
+
+
 class S3Driver(Driver):
     """What is left out comes from boto3's own configuration (`AWS_…` variables, `AWS_ENDPOINT_URL` among them,
     profiles, instance roles)."""
@@ -390,7 +398,7 @@ class S3Driver(Driver):
         self.part_bytes = part_bytes
         self._bucket = bucket
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self._session = {
+        self._settings = {
             "endpoint_url": endpoint_url,
             "region_name": region_name,
             "aws_access_key_id": access_key,
@@ -532,7 +540,8 @@ class S3Driver(Driver):
                         response_checksum_validation="when_required",
                     )
                     try:
-                        self._made = boto3.session.Session().client("s3", config=config, **self._session)
+                        with _session_lock:
+                            self._made = _session().client("s3", config=config, **self._settings)
                     except (BotoCoreError, ValueError) as error:
                         raise StoreUnavailable(f"The S3 client cannot be set up ({type(error).__name__}).") from error
         return self._made
