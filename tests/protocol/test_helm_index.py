@@ -80,7 +80,12 @@ def test_helm_c3_13_12_compressed_only_for_who_asks(charts: Charts) -> None:
     assert packed.headers["content-encoding"] == "gzip" and len(small) < len(body) / 3
     assert gzip.decompress(small) == body
     assert "Accept-Encoding" in plain.headers["vary"] and len(json.loads(body)["entries"]) == 40
-    assert packed.headers["etag"] == plain.headers["etag"]
+    tags = [plain.headers["etag"], packed.headers["etag"]]
+    assert tags[0] != tags[1] and not any(tag.startswith("W/") for tag in tags)
+    for coding, own in (("identity", tags[0]), ("gzip", tags[1])):
+        for tag in tags:  # either says that the document is known
+            again, nothing = raw(charts, "index.yaml", Accept_Encoding=coding, If_None_Match=tag)
+            assert (again.status_code, again.headers["etag"], nothing) == (304, own, b"")
     one, data = raw(charts, "charts/chart-0-1.0.0.tgz", Accept_Encoding="gzip")
     assert "content-encoding" not in one.headers and data == samples.chart("chart-0")
 
