@@ -99,7 +99,7 @@ class Fetches:
             flight = await asyncio.shield(beginning)
         if not isinstance(flight, Flight):
             return flight
-        if may_relay and plan.kind == "file":
+        if may_relay and plan.kind == "file" and not plan.is_awaited:
             outcome = await flight.started()
             if outcome.is_arriving:
                 return replace(outcome, flight=flight)

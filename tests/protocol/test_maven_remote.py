@@ -257,6 +257,37 @@ def test_maven_s2_the_older_form_of_snapshot_metadata(server: Server, upstream: 
     assert "<buildNumber>3</buildNumber>" in found.text and "snapshotVersions" not in found.text
 
 
+def test_maven_v5_s4_the_checksum_of_a_moving_file_is_that_of_the_bytes_served(
+    server: Server, upstream: Upstream
+) -> None:
+    repository = tree(server, upstream)
+    moving = SNAPSHOT.path()
+    repository.offer(moving, b"one", "sha1")
+    assert repository.get(moving).content == b"one"
+    repository.offer(moving, b"two", "sha1")
+    upstream.forget()
+    for algorithm in ("sha1", "md5", "sha256", "sha512"):
+        assert repository.get(f"{moving}.{algorithm}").text == hashlib.new(algorithm, b"one").hexdigest(), algorithm
+    assert repository.get(moving).content == b"one" and upstream.requests == []
+
+
+def test_maven_v5_s4_file_and_checksum_are_renewed_together_and_stale_together(server: Server) -> None:
+    with Upstream() as upstream:
+        repository = tree(server, upstream, metadata_ttl=0)
+        moving = SNAPSHOT.path()
+        for text in (b"one", b"two"):
+            repository.offer(moving, text, "sha1")
+            assert repository.get(moving).content == text
+            assert repository.get(f"{moving}.sha1").text == hashlib.sha1(text).hexdigest()
+        repository.offer(moving, b"three", "sha1")
+        upstream.add(f"/m2/{moving}.sha1", Answer(status=503))
+        stale = repository.get(moving)
+        assert stale.content == b"two" and "stale" in stale.headers["cache-status"]
+        assert repository.get(f"{moving}.sha1").text == hashlib.sha1(b"two").hexdigest()
+    assert repository.get(moving).content == b"two"
+    assert repository.get(f"{moving}.md5").text == hashlib.md5(b"two").hexdigest()
+
+
 @pytest.mark.parametrize(("policy", "hidden"), [("release", SNAPSHOT), ("snapshot", DEMO)])
 def test_maven_v4_what_the_policy_excludes_is_not_asked_for(
     server: Server, upstream: Upstream, policy: str, hidden: Coordinates
