@@ -88,8 +88,8 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
     if not newest and not isinstance(told, str):
         raise PackageNotFound(f"'{ref.package}' has no files of {version}")
     builds = builds_of(artifact, version, files)
-    if not newest and told:
-        builds = [Part("", "", str(told))]
+    if told:
+        builds.append(Part("", "", str(told)))
     lines = [_line(2, "groupId", group), _line(2, "artifactId", artifact), _line(2, "version", version)]
     lines += ["  <versioning>", "    <snapshot>"]
     if builds:
@@ -100,7 +100,7 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
     else:
         lines.append(_line(6, "localCopy", "true"))
     lines.append("    </snapshot>")
-    changed = [file.published_at for _, file in newest if file.published_at is not None]
+    changed = [file.published_at for file in files if file.published_at is not None]
     if not changed and listing.changed_at is not None:
         changed = [listing.changed_at]
     if changed:

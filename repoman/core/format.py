@@ -308,6 +308,11 @@ class FormatHandler(ABC):
         """What two spellings of one version have in common (PEP 440: 1.0 and 1.0.0)."""
         return version
 
+    def has_builds(self, version: str) -> bool:
+        """Whether it is a name for a series of builds (a Maven snapshot): in a virtual repository it has those of all
+        members. Any other version comes whole from one."""
+        return False
+
     # listings
 
     def render_listing(self, ref: ListingRef, listing: Listing, form: str, address: str) -> Document:
