@@ -23,6 +23,7 @@ from repoman.catalog.models import Package, Repository, RepositoryMember
 from repoman.core.actor import Action, Actor
 from repoman.core.digest import looks_like_digest
 from repoman.core.errors import (
+    ELSEWHERE,
     FileNotFound,
     NameInvalid,
     NotFound,
@@ -346,7 +347,9 @@ class VirtualSource(Source):
                 self._gaps.append(leaf.key)
                 trouble = trouble or failure
             except RepomanError as error:
-                self._without(leaf, error)
+                # What is about something else says nothing of this, and will not tomorrow: the others are not held up.
+                if error.detail.get("reason") != ELSEWHERE:
+                    self._without(leaf, error)
                 self._gaps.append(leaf.key)
                 trouble = trouble or error
         if plans:

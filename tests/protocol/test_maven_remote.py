@@ -205,6 +205,21 @@ def test_maven_g6_metadata_is_confirmed_and_served_stale(server: Server) -> None
     assert until(lambda: "1.1" in repository.get(DEMO.metadata).text, 10)
 
 
+def test_maven_x3_metadata_of_another_artifact_are_not_taken(server: Server, upstream: Upstream) -> None:
+    """Neither as versions nor as "not there", which nobody has said: a good copy is served on."""
+    repository = tree(server, upstream, metadata_ttl=0)
+    wrong = samples.metadata(Coordinates("x", "y"), ["9.9"])
+    repository.offer(DEMO.metadata, wrong)
+    answer = repository.get(DEMO.metadata)
+    assert answer.status_code == 502 and "x:y" in answer.json()["detail"]
+    good = Coordinates(artifact="good")
+    repository.offer(good.metadata, samples.metadata(good, ["1.0", "null", "9/8"]))
+    assert "<version>1.0</version>" in repository.get(good.metadata).text
+    repository.offer(good.metadata, wrong)
+    stale = repository.get(good.metadata)
+    assert stale.text.count("<version>") == 1 and "stale" in stale.headers["cache-status"]
+
+
 @pytest.mark.parametrize("damage", ["<!DOCTYPE metadata [<!ENTITY x SYSTEM 'file:///etc/passwd'>]>", "<a>" * 5000])
 def test_maven_x1_b8_hostile_metadata_is_not_read(server: Server, upstream: Upstream, damage: str) -> None:
     repository = tree(server, upstream)

@@ -199,6 +199,17 @@ def test_maven_b3_x2_a_snapshot_has_the_newest_builds_of_all_remotes(server: Ser
     assert "<timestamp>20240601.000000</timestamp>\n      <buildNumber>2<" in text
 
 
+def test_maven_x3_a_members_metadata_of_another_artifact_are_skipped(server: Server, upstream: Upstream) -> None:
+    found = group(server, "maven")
+    remotes = [found.remote(upstream.url(name)) for name in ("/a", "/b")]
+    virtual = found.virtual(*remotes)
+    upstream.add(f"/a/{DEMO.metadata}", Answer(samples.metadata(OTHER, ["9.9"])))
+    assert get(server, virtual, DEMO.metadata).status_code == 502, "nobody has said that it is not there"
+    upstream.add(f"/b/{DEMO.metadata}", Answer(samples.metadata(DEMO, ["1.0"])))
+    assert listed(server, virtual) == ["1.0"]
+    assert get(server, virtual, DEMO.metadata).headers["x-repoman-incomplete"] == remotes[0]
+
+
 def test_maven_m3_plugins_of_all_members(server: Server, upstream: Upstream) -> None:
     _, first, _, virtual = members(server, upstream)
     plugin = at("1.0", "our-maven-plugin")
