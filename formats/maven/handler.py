@@ -136,8 +136,11 @@ class Maven(FormatHandler):
             return UpstreamRequest(_quoted(path), is_document=True, limit=listing.METADATA_BYTES)
         raise FileNotFound("a remote repository does not list folders; ask for a file by its path")
 
+    def takes_version(self, version: str, options: Any) -> bool:
+        return versions.fits(version, options.version_policy)
+
     def _check_policy(self, version: str, options: Any) -> None:
-        if version and not versions.fits(version, options.version_policy):
+        if version and not self.takes_version(version, options):
             raise NotFound(f"the repository's version_policy excludes {version}")
 
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:

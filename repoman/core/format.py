@@ -376,6 +376,11 @@ class FormatHandler(ABC):
         """What to ask an upstream for. Raises NotFound for what no upstream is asked for."""
         raise NotFound(f"remote {self.name} repositories do not have that")
 
+    def takes_version(self, version: str, options: Any) -> bool:
+        """Whether a remote repository with these options has versions of this kind: it does not list others. The
+        default options exclude nothing, and are not asked."""
+        return True
+
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
         """An upstream's document as records; `url` is where it came from, after redirects. The inverse of
         `render_listing`. Raises ContentInvalid for what is no such document (a login page, an error page)."""

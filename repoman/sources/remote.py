@@ -11,6 +11,7 @@ ask for any number of names. Everything else that goes wrong is an error, never 
 from __future__ import annotations
 
 import datetime
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -344,14 +345,23 @@ class RemoteSource(Source):
     def listing(self, ref: ListingRef) -> Listing:
         whole = whole_of(ref)
         document, freshness = self._document(whole)
-        found = load_listing(document)
+        found = self._taken(ref, load_listing(document))
         self._asked.listed = weaker(self._asked.listed, freshness)
         return replace(paged(found, ref), freshness=freshness)
+
+    def _taken(self, ref: ListingRef, found: Listing) -> Listing:
+        """Without the versions that the options exclude: they are not to be had here."""
+        if not self._repository.options or ref.kind not in ("versions", "releases"):
+            return found
+        takes, options = self._handler.takes_version, self._options
+        entries = tuple(entry for entry in found.entries if takes(entry.name, options))
+        return found if len(entries) == len(found.entries) else replace(found, entries=entries)
 
     def mark(self, ref: ListingRef) -> str:
         document, freshness = self._document(whole_of(ref))
         self._asked.listed = weaker(self._asked.listed, freshness)
-        return f"u{self._repository.pk}.{document.mark}"
+        options = json.dumps(self._repository.options, sort_keys=True) if self._repository.options else ""
+        return f"u{self._repository.pk}.{document.mark}{options}"
 
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
         return self._document(whole_of(ref))[1], ()

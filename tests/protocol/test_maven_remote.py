@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -312,6 +313,31 @@ def test_maven_v4_what_the_policy_excludes_is_not_asked_for(
     assert repository.get(hidden.path()).status_code == 404
     assert repository.get(f"{hidden.path()}.sha1").status_code == 404
     assert upstream.requests == []
+
+
+def test_maven_x6_m6_what_the_policy_excludes_is_not_listed(server: Server, upstream: Upstream) -> None:
+    repository = tree(server, upstream, options={"version_policy": "release"})
+    repository.offer(DEMO.metadata, samples.metadata(DEMO, ["1.0", "1.1", "2.0-SNAPSHOT"]))
+    snapshots = Coordinates(artifact="snapshots")
+    repository.offer(snapshots.metadata, samples.metadata(snapshots, ["2.0-SNAPSHOT"]))
+    namespace = repository.key.partition("/")[0]
+    virtual = server.make_repository(
+        namespace, format="maven", type="virtual", members=[repository.key], anonymous_read=True
+    )
+
+    def latest() -> set[str | None]:
+        answers = [server.client().get(f"/maven/{key}/{DEMO.metadata}") for key in (repository.key, virtual)]
+        roots = [ElementTree.fromstring(answer.content) for answer in answers]
+        assert len({len(list(root.iter("version"))) for root in roots}) == 1
+        return {root.findtext("versioning/latest") for root in roots}
+
+    assert latest() == {"1.1"}
+    assert repository.get(snapshots.metadata).status_code == 404, "an empty list would be remembered"
+    for policy, expected in (("snapshot", "2.0-SNAPSHOT"), (None, "2.0-SNAPSHOT"), ("release", "1.1")):
+        changed = {"options": {"version_policy": policy}}
+        assert server.admin.patch(f"/api/v1/repositories/{repository.key}", json=changed).status_code == 200
+        assert latest() == {expected}, policy
+    assert repository.asked(DEMO.metadata) == 1
 
 
 def test_maven_10_remote_takes_no_uploads_and_lists_no_folders(server: Server, upstream: Upstream) -> None:
