@@ -213,7 +213,7 @@ class RemoteSource(Source):
             digests = {algorithm: encoded}
         is_probe = self._asked.is_head and not is_held
         if not digests and not is_probe:
-            digests = self._told_digest(self._handler.digest_file(ref), beside=document)
+            digests = self._told_digest(ref, held=document)
         return self._plan(
             "probe" if is_probe else "file",
             ref,
@@ -227,19 +227,21 @@ class RemoteSource(Source):
         )
 
     def _told_digest(
-        self, where: tuple[str, FileRef] | None, *, beside: UpstreamDocument | None = None
+        self, file: FileRef, algorithm: str = "", *, held: UpstreamDocument | None = None
     ) -> dict[str, str]:
         """What the upstream says beside a file that its digest is; nothing where it says nothing that could be read.
-        `beside`: of the file itself, where a copy of it is held: it is not waited for again and again either."""
+        `held`: of the file itself, where a copy of it is held: then it is not waited for again and again either."""
+        where = self._handler.digest_file(file, algorithm)
         if where is None:
             return {}
         algorithm, ref = where
-        plan = self._plan("digest", ref, self._handler.upstream(ref, self._options))
+        beside = plan_key(self._repository.pk, self._limits.generation, "GET", file)
+        plan = self._plan("digest", ref, self._handler.upstream(ref, self._options), beside=beside)
         outcome = self._asked.outcomes.get(plan.key)
         trouble = outcome.error if outcome is not None else self._trouble(document_key(ref))
-        if outcome is None and trouble is None and beside is not None:
+        if outcome is None and trouble is None and held is not None:
             key = document_key(ref)
-            trouble = state.failed_lately(self._repository.pk, self._limits.generation, key, beside.checked_at)
+            trouble = state.failed_lately(self._repository.pk, self._limits.generation, key, held.checked_at)
         if isinstance(trouble, NotFound):
             return {}
         if trouble is not None:
@@ -254,7 +256,7 @@ class RemoteSource(Source):
         asked for anew as by `open`, except just after that: then it is of the file that its reader has just got."""
         row = _held_file(self._repository.pk, ref)
         if row is None:
-            told = self._told_digest(self._handler.digest_file(ref, algorithm))
+            told = self._told_digest(ref, algorithm)
             if told:
                 return told[algorithm]
             raise FileNotFound(f"{self._repository.key} does not know the {algorithm} of '{ref.path}'")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +80,25 @@ def test_maven_c1_a_file_is_fetched_once_with_its_checksums(server: Server, upst
         assert told.headers["content-type"].startswith("text/plain")
     assert repository.asked(DEMO.path()) == 1 and repository.asked(f"{DEMO.path()}.sha1") == 1
     assert again.headers["x-checksum-md5"] == hashlib.md5(JAR).hexdigest()
+
+
+def test_maven_s1_g8_many_at_once_cost_one_file_and_one_checksum(server: Server, upstream: Upstream) -> None:
+    repository = tree(server, upstream)
+    repository.offer(DEMO.path(), JAR, "sha1", delay=1.5)
+    clients = [server.client() for _ in range(16)]
+
+    def read(client: httpx.Client) -> bytes:
+        return client.get(f"/maven/{repository.key}/{DEMO.path()}").content
+
+    with ThreadPoolExecutor(len(clients)) as readers:
+        found = [readers.submit(read, client) for client in clients[:4]]
+        assert until(lambda: repository.asked(DEMO.path()) == 1, 10)
+        for client in clients[4:]:  # the checksum has come, the file has not
+            found.append(readers.submit(read, client))
+            time.sleep(0.03)
+        assert {each.result() for each in found} == {JAR}
+    assert repository.asked(DEMO.path()) == 1
+    assert repository.asked(f"{DEMO.path()}.sha1") <= 2, "one for each process"
 
 
 def test_maven_c7_g5_other_bytes_than_the_upstreams_checksum_are_not_kept(server: Server, upstream: Upstream) -> None:
