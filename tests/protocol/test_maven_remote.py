@@ -64,6 +64,12 @@ def tree(server: Server, upstream: Upstream, *, options: dict[str, Any] | None =
     return Tree(server, key, upstream)
 
 
+def virtual_of(member: Tree) -> Tree:
+    namespace, members = member.key.partition("/")[0], [member.key]
+    key = member.server.make_repository(namespace, format="maven", type="virtual", members=members, anonymous_read=True)
+    return Tree(member.server, key, member.upstream)
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -303,9 +309,10 @@ def test_maven_v5_s4_the_checksum_of_a_moving_file_is_that_of_the_bytes_served(
     assert repository.get(moving).content == b"one"
     repository.offer(moving, b"two", "sha1")
     upstream.forget()
-    for algorithm in ("sha1", "md5", "sha256", "sha512"):
-        assert repository.get(f"{moving}.{algorithm}").text == hashlib.new(algorithm, b"one").hexdigest(), algorithm
-    assert repository.get(moving).content == b"one" and upstream.requests == []
+    for each in (repository, virtual_of(repository)):
+        for algorithm in ("sha1", "md5", "sha256", "sha512"):
+            assert each.get(f"{moving}.{algorithm}").text == hashlib.new(algorithm, b"one").hexdigest(), algorithm
+        assert each.get(moving).content == b"one" and upstream.requests == []
 
 
 def test_maven_v5_s4_file_and_checksum_are_renewed_together_and_stale_together(server: Server) -> None:
@@ -341,14 +348,10 @@ def test_maven_x6_m6_what_the_policy_excludes_is_not_listed(server: Server, upst
     repository.offer(DEMO.metadata, samples.metadata(DEMO, ["1.0", "1.1", "2.0-SNAPSHOT"]))
     snapshots = Coordinates(artifact="snapshots")
     repository.offer(snapshots.metadata, samples.metadata(snapshots, ["2.0-SNAPSHOT"]))
-    namespace = repository.key.partition("/")[0]
-    virtual = server.make_repository(
-        namespace, format="maven", type="virtual", members=[repository.key], anonymous_read=True
-    )
+    virtual = virtual_of(repository)
 
     def latest() -> set[str | None]:
-        answers = [server.client().get(f"/maven/{key}/{DEMO.metadata}") for key in (repository.key, virtual)]
-        roots = [ElementTree.fromstring(answer.content) for answer in answers]
+        roots = [ElementTree.fromstring(each.get(DEMO.metadata).content) for each in (repository, virtual)]
         assert len({len(list(root.iter("version"))) for root in roots}) == 1
         return {root.findtext("versioning/latest") for root in roots}
 
