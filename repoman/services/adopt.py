@@ -78,7 +78,7 @@ def adopt(plan: Plan, outcome: Outcome, seconds: float = 0.0) -> None:
             state.note_present(repository.pk, limits.generation, key)
         except BadRequest as error:
             _drop(outcome)
-            outcome.error = UpstreamFailed(f"the upstream's answer cannot be used: {error.message}")
+            outcome.error = UpstreamFailed(f"the upstream's answer cannot be used: {error.message}", **error.detail)
         except RepomanError as error:
             _drop(outcome)
             outcome.error = error
