@@ -293,11 +293,12 @@ class Server:
         if status == 200 and is_not_modified(Asked.of(exchange.headers), document.etag, None):
             await exchange.respond(304, [line for line in lines if line[0] not in _NOT_IN_304], b"")
             return
-        data = document.data
         if document.packed and takes_gzip(exchange.headers):
             lines.append((b"content-encoding", b"gzip"))
-            data = document.packed
-        await exchange.respond(status, lines, data)
+            await exchange.respond(status, lines, document.packed)
+            return
+        first, *others = [piece.data for piece in document.pieces]
+        await exchange.respond(status, lines, first, more=others)
 
     async def send_blob(
         self, exchange: Exchange, lines: Pairs, etag: str, ref: BlobRef, *, modified: float | None, status: int = 200
