@@ -300,7 +300,10 @@ class Server:
             return
         if is_packed:
             lines.append((b"content-encoding", b"gzip"))
-        await exchange.respond(status, lines, document.packed if is_packed else document.data)
+            await exchange.respond(status, lines, document.packed)
+            return
+        first, *others = [piece.data for piece in document.pieces]
+        await exchange.respond(status, lines, first, more=others)
 
     async def send_blob(
         self, exchange: Exchange, lines: Pairs, etag: str, ref: BlobRef, *, modified: float | None, status: int = 200

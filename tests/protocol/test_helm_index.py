@@ -90,6 +90,21 @@ def test_helm_c3_13_12_compressed_only_for_who_asks(charts: Charts) -> None:
     assert "content-encoding" not in one.headers and data == samples.chart("chart-0")
 
 
+def test_a_long_index_arrives_whole(charts: Charts) -> None:
+    for number in range(30):
+        charts.publish(f"chart-{number}", description=f"{number}" * 50_000)
+    for number in range(2):
+        charts.publish("chart-7", f"2.{number}.0")
+        plain, body = raw(charts, "index.yaml", Accept_Encoding="identity")
+        assert int(plain.headers["content-length"]) == len(body) > 2 * 1024 * 1024
+        assert len(json.loads(body)["entries"]["chart-7"]) == 2 + number
+        assert gzip.decompress(raw(charts, "index.yaml", Accept_Encoding="gzip")[1]) == body
+        head = charts.get("index.yaml", "HEAD", Accept_Encoding="identity")
+        assert head.headers["content-length"] == plain.headers["content-length"] and not head.content
+        again = charts.get("index.yaml", Accept_Encoding="identity", If_None_Match=plain.headers["etag"])
+        assert again.status_code == 304 and not again.content
+
+
 def test_helm_c11_head_works_everywhere(charts: Charts) -> None:
     data = charts.publish()
     saved(charts.post(samples.provenance(data), "api/prov"))
