@@ -13,7 +13,7 @@ from repoman.core.errors import (
     PackageNotFound,
 )
 from repoman.core.format import Repo
-from repoman.core.records import FileEntry, Rendered
+from repoman.core.records import FileEntry, Piece, Rendered
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import FOR_EVER, REVALIDATE, SANDBOXED, attachment, freshness
 from repoman.core.wire import (
@@ -183,7 +183,7 @@ def _document(repo: Repo, request: Request, place: MetadataPlace) -> Rendered:
     releases, group = _found(repo, as_artifact, request), _found(repo, as_group, request)
     if releases is not None and group is not None:  # the folder is an artifact and a group
         both = listing.folder(place.package, repo.listing(as_artifact), repo.listing(as_group))
-        return replace(releases, data=both, packed=b"", etag=f'"{hashlib.sha256(both).hexdigest()[:32]}"')
+        return replace(releases, pieces=(Piece(both),), packed=b"", etag=f'"{hashlib.sha256(both).hexdigest()[:32]}"')
     found = releases or group
     if found is None:
         raise PackageNotFound(f"'{repo.key}' has no artifact '{place.package}' and no plugins of '{place.group}'")

@@ -33,6 +33,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+ELSEWHERE = (
+    "elsewhere"  # `reason` in the detail of a ContentInvalid: the document is about something else than its address
+)
+
 
 class RepomanError(Exception):
     """`message` is for people (what happened, to which object, what to do next); `detail` is plain JSON data."""

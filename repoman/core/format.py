@@ -308,6 +308,11 @@ class FormatHandler(ABC):
         """What two spellings of one version have in common (PEP 440: 1.0 and 1.0.0)."""
         return version
 
+    def has_builds(self, version: str) -> bool:
+        """Whether it is a name for a series of builds (a Maven snapshot): in a virtual repository it has those of all
+        members. Any other version comes whole from one."""
+        return False
+
     # listings
 
     def render_listing(self, ref: ListingRef, listing: Listing, form: str, address: str) -> Document:
@@ -377,6 +382,11 @@ class FormatHandler(ABC):
     def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
         """What to ask an upstream for. Raises NotFound for what no upstream is asked for."""
         raise NotFound(f"remote {self.name} repositories do not have that")
+
+    def takes_version(self, version: str, options: Any) -> bool:
+        """Whether a remote repository with these options has versions of this kind: it does not list others. The
+        default options exclude nothing, and are not asked."""
+        return True
 
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
         """An upstream's document as records; `url` is where it came from, after redirects. The inverse of

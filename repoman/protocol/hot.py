@@ -385,7 +385,7 @@ class Documents:
     def put(self, key: RenderedKey, document: Kept) -> None:
         content = document.content
         if isinstance(content, Rendered):
-            size, largest = len(content.data) + len(content.packed), LARGEST_PACKED
+            size, largest = content.held_bytes, LARGEST_PACKED
         else:
             size, largest = len(content), LARGEST_DOCUMENT
         if size <= largest and len(key[2]) + len(key[3]) <= LONGEST_KEY:

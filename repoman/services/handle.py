@@ -212,7 +212,7 @@ class RepositoryHandle:
         found = documents.get((self.repository.pk, ref, form, address), mark, render)
         if self.repository.type == Repository.Type.LOCAL:
             return found
-        return Rendered(found.data, found.packed, found.media_type, found.etag, cache_headers(*source.freshness(ref)))
+        return replace(found, headers=cache_headers(*source.freshness(ref)))
 
     def package(self, name: str) -> PackageState:
         repository = self.target

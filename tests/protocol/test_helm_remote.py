@@ -443,14 +443,16 @@ def test_helm_v10_h4_a_member_that_fails_is_never_left_out_in_silence(
         assert until(lambda: list(group.charts.index()["entries"]) == ["demo", "late", "ours"], 15)
 
 
-def test_helm_v10_the_last_good_copy_of_a_member(server: Server, upstream: Upstream) -> None:
+@pytest.mark.parametrize("status", [503, 404, 403])
+def test_helm_v10_p3_the_last_good_copy_of_a_member(server: Server, upstream: Upstream, status: int) -> None:
     group = Group(server, upstream)
     data = offer(upstream, ("demo", "1.0.0"))
     assert group.charts.versions() == ["1.0.0"]
     assert group.charts.get("charts/demo-1.0.0.tgz").content == data["demo-1.0.0.tgz"]
-    upstream.add("/charts/index.yaml", Answer(status=503))
-    stale = group.charts.get("index.yaml")
-    assert stale.status_code == 200 and "stale" in stale.headers["cache-status"]
+    upstream.add("/charts/index.yaml", Answer(status=status))
+    for charts in (group.remotes[0], group.charts, group.charts):
+        stale = charts.get("index.yaml")
+        assert stale.status_code == 200 and "stale" in stale.headers["cache-status"]
     assert group.charts.get("charts/demo-1.0.0.tgz").content == data["demo-1.0.0.tgz"]
     group.local.publish("ours")
     assert list(group.charts.index()["entries"]) == ["demo", "ours"]

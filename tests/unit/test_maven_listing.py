@@ -15,7 +15,7 @@ from formats.maven.handler import Maven
 from formats.maven.listing import METADATA_BYTES, folder, moment
 from formats.maven.plugins import TOLD_MOST, Plugin, read_plugins, told
 from formats.maven.samples import Coordinates
-from repoman.core.errors import ContentInvalid, PackageNotFound
+from repoman.core.errors import ELSEWHERE, ContentInvalid, PackageNotFound
 from repoman.core.records import Entry, ListedFile, Listing
 from repoman.core.refs import ListingRef
 
@@ -157,7 +157,8 @@ def test_maven_g2_what_clients_say_is_added_unless_a_jar_says_it() -> None:
 def test_maven_m3_p4_e19_a_folder_that_is_both_says_both() -> None:
     root = ElementTree.fromstring(folder("org:example", releases("1.0"), plugins(("a", "x"))))
     assert [each.tag for each in root] == ["groupId", "artifactId", "plugins", "versioning"]
-    assert parsed(RELEASES, ElementTree.tostring(root)).metadata == {"plugins": [["x", "a", "Of x"]]}
+    found = parsed(ListingRef("releases", "org:example"), ElementTree.tostring(root))
+    assert found.metadata == {"plugins": [["x", "a", "Of x"]]}
 
 
 def test_maven_m3_what_upstreams_say_of_plugins_comes_after_ours() -> None:
@@ -310,13 +311,16 @@ def test_maven_m7_what_others_write_is_read() -> None:
     body = (
         "\ufeff\n<metadata xmlns='http://maven.apache.org/METADATA/1.2.0' xmlns:xsi='x' xsi:schemaLocation='a b'>"
         "<versioning><versions><version> 2.0 </version><version>1.0</version><version>2.0</version><version/>"
-        "<version>null</version><version>../x</version><version>1:0</version><version>1 0</version></versions>"
+        "<version>null</version><version>../x</version><version>1:0</version><version>1 0</version>"
+        "<version>9/8</version></versions>"
         "<lastUpdated>20240102.030405</lastUpdated></versioning>"
         "<plugins><plugin><prefix>p</prefix></plugin><plugin><artifactId>a</artifactId></plugin>"
-        "<plugin><prefix>p</prefix><artifactId>a</artifactId></plugin></plugins></metadata>"
+        "<plugin><prefix>null</prefix><artifactId>b</artifactId></plugin>"
+        "<plugin><name>null</name><prefix>p</prefix><artifactId>a</artifactId></plugin></plugins>"
+        "<groupId>null</groupId></metadata>"
     )
     found = parsed(RELEASES, body)
-    assert [entry.name for entry in found.entries] == ["2.0", "1.0", "null"]
+    assert [entry.name for entry in found.entries] == ["2.0", "1.0"]
     assert found.changed_at == AT.replace(microsecond=0) and found.metadata == {"plugins": [["p", "a", "a"]]}
 
 
@@ -339,6 +343,37 @@ def test_maven_s2_m2_snapshots_of_others() -> None:
     ]
     foreign = samples.snapshot_metadata(Coordinates(version="2.0-SNAPSHOT"), build)
     assert parsed(version_ref(), foreign).entries[0].files == ()
+
+
+def test_maven_x3_m7_kinds_of_files_that_make_no_sense_are_left_out() -> None:
+    kinds = [("null", "jar"), ("a/b", "jar"), ("", "null"), ("x", "../y"), ("tests", "jar")]
+    demo = Coordinates(version="1.0-SNAPSHOT")
+    found = parsed(version_ref(), samples.snapshot_metadata(demo, BUILDS[0], kinds))
+    assert [file.path.partition(BUILDS[0])[2] for file in found.entries[0].files] == [".jar", "-tests.jar"]
+
+
+@pytest.mark.parametrize(
+    ("told", "is_ours"),
+    [
+        ("", True),
+        ("<groupId>org.example</groupId>", True),
+        ("<artifactId>demo</artifactId>", True),
+        ("<groupId>null</groupId><artifactId>null</artifactId>", True),
+        ("<groupId>org.example.demo</groupId>", True),  # of the group that the folder is, too
+        ("<groupId>org.example.demo</groupId><artifactId>demo</artifactId>", False),
+        ("<groupId>org.example</groupId><artifactId>other</artifactId>", False),
+        ("<groupId>org</groupId>", False),
+    ],
+)
+def test_maven_x3_metadata_of_another_artifact_are_not_those_of_this(told: str, is_ours: bool) -> None:
+    body = f"<metadata>{told}<versioning><versions><version>1</version></versions></versioning></metadata>"
+    if is_ours:
+        assert len(parsed(RELEASES, body).entries) == 1
+        return
+    for ref in (RELEASES, version_ref()):
+        with pytest.raises(ContentInvalid) as refused:
+            parsed(ref, body)
+        assert refused.value.detail["reason"] == ELSEWHERE
 
 
 @pytest.mark.parametrize(
