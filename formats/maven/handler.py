@@ -17,7 +17,7 @@ from repoman.core.records import Document, Facts, Gather, Gathered, Listing
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.wire import Response, Route
 
-from . import complete, listing, package, uploads, versions, views
+from . import complete, listing, package, plugins, uploads, versions, views
 from .names import ALGORITHMS, METADATA, build_order, folder_of, is_beside, place_of, split_checksum, split_package
 
 POLICIES = ("mixed", "release", "snapshot")
@@ -92,6 +92,9 @@ class Maven(FormatHandler):
     def render_listing(self, ref: ListingRef, found: Listing, form: str, address: str) -> Document:
         return listing.render(ref, found)
 
+    def describe(self, found: Listing) -> Listing:
+        return plugins.describe(found)
+
     def inspect(self, path: str, file: BinaryIO, size: int) -> Facts:
         return package.inspect(path, file, size)
 
@@ -149,12 +152,12 @@ class Maven(FormatHandler):
     def merge_metadata(self, found: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
         """The plugins of all members; which one counts where they differ is decided by their order. Of a snapshot: the
         newest build that any of them says without naming files."""
-        plugins = [plugin for metadata in found for plugin in _listed(metadata.get("plugins"))]
+        told = [plugin for metadata in found for plugin in _listed(metadata.get("plugins"))]
         builds = [build for metadata in found if isinstance(build := metadata.get("build"), str)]
         merged = dict(found[0])
         if builds:
             merged["build"] = max(builds, key=build_order)
-        return {**merged, "plugins": plugins} if plugins else merged
+        return {**merged, "plugins": told} if told else merged
 
 
 def _listed(value: object) -> Sequence[object]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from xml.etree.ElementTree import Element
 
@@ -21,6 +20,7 @@ from repoman.core.refs import ListingRef
 from repoman.core.strictxml import text
 
 from .names import Part, check_version, is_build, part_of
+from .plugins import Plugin, plugins_of
 from .versions import BUILD, SNAPSHOT, in_order, is_snapshot
 
 XML_TYPE = "application/xml"
@@ -29,13 +29,6 @@ TEXT_LENGTH = 500
 NULL = "null"  # what some tools write where they have no value
 _NOT_IN_NAME = re.compile(r'[\\/:"<>|?*\s]')
 _MOMENT = "%Y%m%d%H%M%S"
-
-
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    prefix: str
-    artifact: str
-    name: str
 
 
 # --- rendering -------------------------------------------------------------------------------------------------------
@@ -141,28 +134,6 @@ def newest_files(artifact: str, version: str, files: Iterable[ListedFile]) -> li
         if kind not in found or part.build_order > found[kind][0].build_order:
             found[kind] = (part, file)
     return [found[kind] for kind in sorted(found)]
-
-
-def plugins_of(releases: Listing | None, group: Listing | None) -> list[Plugin]:
-    """Of both documents, each prefix and each artifact once, what was published here before what upstreams say."""
-    found: list[Plugin] = []
-    for entry in group.entries if group is not None else ():
-        plugin = entry.metadata.get("plugin")
-        if isinstance(plugin, Mapping):
-            artifact = entry.name.partition(":")[2]
-            found.append(Plugin(str(plugin["prefix"]), artifact, str(plugin.get("name") or artifact)))
-    found += read_plugins(releases.metadata) if releases is not None else ()
-    chosen: dict[str, Plugin] = {}
-    for plugin in found:
-        if plugin.artifact not in chosen and plugin.prefix not in {each.prefix for each in chosen.values()}:
-            chosen[plugin.artifact] = plugin
-    return sorted(chosen.values(), key=lambda plugin: plugin.artifact)
-
-
-def read_plugins(metadata: Mapping[str, object]) -> list[Plugin]:
-    """As `parse` left them in a listing's metadata."""
-    given = metadata.get("plugins")
-    return [Plugin(*map(str, each)) for each in given] if isinstance(given, list | tuple) else []
 
 
 def moment(at: datetime.datetime) -> str:

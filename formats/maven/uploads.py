@@ -4,20 +4,23 @@ with success, and otherwise a sign that a version is whole (sections 4, 5 and 8 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from repoman.core.digest import find_hex
 from repoman.core.errors import (
     BadRequest,
+    Conflict,
     ContentInvalid,
     FileNotFound,
     Forbidden,
     MethodNotAllowed,
+    NameInvalid,
     NotFound,
     PackageNotFound,
 )
 from repoman.core.format import Repo
-from repoman.core.records import Facts, Gather, Listing, NewFile, Publication, Staged
+from repoman.core.records import Entry, Facts, Gather, Listing, NewFile, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import REVALIDATE, SANDBOXED, link
 from repoman.core.strictxml import load, text
@@ -32,7 +35,7 @@ from repoman.core.wire import (
     check_whole,
 )
 
-from . import listing
+from . import listing, plugins
 from .complete import CHANGES, EXPECTED
 from .names import (
     ALGORITHMS,
@@ -45,6 +48,7 @@ from .names import (
     check_version,
     parse,
     place_of,
+    split_package,
 )
 from .package import has_placeholder
 from .versions import base_of, fits
@@ -90,12 +94,16 @@ def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
     if repo.options.allow_redeploy:
         metadata[CHANGES] = True
     about: dict[str, object] | None = None
+    look_again = False
     if place.part is not None and place.part.is_pom:
         facts = _pom(repo, place, staged)
         if facts is not None:
             metadata["pom"] = dict(facts.metadata)
-    elif place.part is not None and place.part.is_main and _may_be_plugin(place):
-        about = _plugin(repo, place, staged)
+            look_again = facts.metadata["packaging"] == plugins.PACKAGING and not _says_plugin(place)
+    elif place.part is not None and place.part.is_main and place.part.extension == "jar":
+        is_plugin = _says_plugin(place) or _pom_says_plugin(repo, place)
+        about = _plugin(repo, place, staged) if is_plugin else None
+        look_again = is_plugin is None
     repo.publish(
         Publication(
             package=place.package,
@@ -105,6 +113,8 @@ def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
             package_metadata=about,
         )
     )
+    if look_again:  # the jar and the POM that says what it is come in any order, also at one moment
+        _note_plugin(repo, place)
 
 
 def gather_of(repo: Repo, place: Place) -> Gather:
@@ -136,8 +146,24 @@ def _pom(repo: Repo, place: Place, staged: Staged) -> Facts | None:
     return facts
 
 
-def _may_be_plugin(place: Place) -> bool:
-    return "plugin" in place.artifact and place.part is not None and place.part.extension == "jar"
+def _says_plugin(place: Place) -> bool:
+    return "plugin" in place.artifact
+
+
+def _pom_says_plugin(repo: Repo, jar: Place) -> bool | None:
+    """None while the jar's POM has not come."""
+    pom = _entry(repo, jar.package, f"{jar.path.removesuffix('jar')}pom")
+    return None if pom is None else _is_plugins_pom(pom)
+
+
+def _is_plugins_pom(pom: Entry) -> bool:
+    about = pom.metadata.get("pom")
+    return isinstance(about, Mapping) and about.get("packaging") == plugins.PACKAGING
+
+
+def _entry(repo: Repo, package: str, path: str) -> Entry | None:
+    found = _held(repo, ListingRef("files", package, limit=1, arguments=(("under", path),))).entries
+    return found[0] if found and found[0].name == path else None
 
 
 def _plugin(repo: Repo, place: Place, staged: Staged) -> dict[str, object] | None:
@@ -146,7 +172,23 @@ def _plugin(repo: Repo, place: Place, staged: Staged) -> dict[str, object] | Non
         facts = repo.inspect(place.path, staged, is_kept=True)
     except ContentInvalid:
         return None
-    return {"plugin": dict(facts.metadata)} if facts.name == place.package else None
+    return plugins.declared(place.version, facts.metadata) if facts.name == place.package else None
+
+
+def _note_plugin(repo: Repo, place: Place) -> None:
+    """Where `place`, a plugin's POM or main jar, was the second of the two to come: note what the jar declares."""
+    stem = place.path.rpartition(".")[0]
+    pom, jar = _entry(repo, place.package, f"{stem}.pom"), _entry(repo, place.package, f"{stem}.jar")
+    if pom is None or jar is None or not _is_plugins_pom(pom):
+        return
+    place = place_of(FileRef(place.package, jar.name))
+    try:
+        staged = repo.restage(repo.current(place.ref))
+    except (Forbidden, NotFound):  # a token that may only publish; a jar that was removed meanwhile
+        return
+    about = _plugin(repo, place, staged)
+    if about is not None:
+        repo.publish(Publication(package=place.package, package_metadata=about))
 
 
 def _put_checksum(repo: Repo, address: ChecksumPlace, data: bytes) -> None:
@@ -210,10 +252,7 @@ def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
         new = [version for version in dict.fromkeys([*latest, *reversed(named)]) if version and version not in known]
         checked = [check_version(version) for version in new[:ANNOUNCED_MOST]]
         _show(repo, place.package, [Gather(version, f"{version}/", is_whole=True) for version in checked])
-        if "plugin" not in releases.metadata:
-            _note_plugin(repo, place.package, next(filter(None, latest), ""))
-    for plugin in list(listing.plugins_in(root))[-ANNOUNCED_MOST:]:
-        _note_told_plugin(repo, f"{place.group}:{plugin.artifact}", plugin)
+    _keep_told(repo, place.group, list(listing.plugins_in(root))[-ANNOUNCED_MOST:])
 
 
 def _show(repo: Repo, package: str, gathers: list[Gather]) -> None:
@@ -227,30 +266,25 @@ def _show(repo: Repo, package: str, gathers: list[Gather]) -> None:
         repo.publish(Publication(package=package, gather=tuple(kept)))
 
 
-def _note_plugin(repo: Repo, package: str, version: str) -> None:
-    """Of a plugin whose name does not say so, the prefix is found when a version is whole."""
-    found = _held(repo, ListingRef("version", package, arguments=(("version", version),)))
-    if not any(entry.metadata.get("packaging") == "maven-plugin" for entry in found.entries):
+def _keep_told(repo: Repo, group: str, given: Sequence[plugins.Plugin]) -> None:
+    """What a group's metadata say of its plugins, also before they are here (G2, E20)."""
+    above = f"{group}:"
+    named = [plugin for plugin in given if _is_package(above + plugin.artifact)]
+    if not named:
         return
-    for file in (file for entry in found.entries for file in entry.files):
-        place = place_of(FileRef(package, file.path))
-        if place.part is not None and place.part.is_main and place.part.extension == "jar":
-            try:
-                staged = repo.restage(repo.current(place.ref))
-            except Forbidden:  # a token that may only publish
-                return
-            about = _plugin(repo, place, staged)
-            if about is not None:
-                repo.publish(Publication(package=package, package_metadata=about))
-            return
+    known = _held(repo, ListingRef("packages", limit=0, arguments=(("under", above),))).metadata
+    new = plugins.told(named, known)
+    if new:
+        with suppress(Conflict):  # another group's name differs by case only; a deploy does not fail of that
+            repo.publish(Publication(package=above, package_metadata=new))
 
 
-def _note_told_plugin(repo: Repo, package: str, plugin: listing.Plugin) -> None:
-    """What a group's metadata say of a plugin that is here and whose jar says nothing that can be read (G2)."""
-    releases = _held(repo, ListingRef("releases", package))
-    if releases.entries and "plugin" not in releases.metadata:
-        about = {"prefix": plugin.prefix, "name": plugin.name}
-        repo.publish(Publication(package=package, package_metadata={"plugin": about}))
+def _is_package(name: str) -> bool:
+    try:
+        split_package(name)
+    except NameInvalid:
+        return False
+    return True
 
 
 def _held(repo: Repo, ref: ListingRef) -> Listing:

@@ -319,6 +319,13 @@ class FormatHandler(ABC):
         """The document for clients; links begin with `address`. The same records give the same bytes."""
         raise MethodNotAllowed(f"{self.name} repositories have no such document")
 
+    def describe(self, found: Listing) -> Listing:
+        """Packages that are listed `under` a name, with what listings say of them. Given is what a repository keeps: each
+        entry's metadata has what is `kept` of the package and the names of its live `versions` (of those of which anything
+        is kept), the listing's own what is kept of the name above them. Entries must speak for themselves: a virtual
+        repository lists those of several members."""
+        return found
+
     def render_part(self, package: str, listing: Listing, form: str) -> bytes:
         """The package's share of the document about all, made of its versions; empty where it has none."""
         raise MethodNotAllowed(f"{self.name} repositories have no document about all packages")

@@ -173,8 +173,10 @@ def _refuse_twin(package: Package) -> None:
 
 
 def _describe_package(change: _Change, package: Package, metadata: Mapping[str, object]) -> None:
-    merged = {**package.metadata, **metadata}
-    if merged != package.metadata:
+    # Read again: the row was read before the repository was locked, and another publication may have added to it since.
+    kept = Package.objects.values_list("metadata", flat=True).get(pk=package.pk)
+    merged = {**kept, **metadata}
+    if merged != kept:
         change.stamp()
         Package.objects.filter(pk=package.pk).update(metadata=merged)
 

@@ -362,6 +362,34 @@ def test_maven_w13_l2_quota_is_403_in_words(server: Server, declared: bool) -> N
     assert server.admin.get(f"/api/v1/namespaces/{namespace}").json()["used_bytes"] == 2000
 
 
+def test_maven_d10_a_full_namespace_frees_itself(server: Server) -> None:
+    """Also of what was removed file by file, which is the only removal that Maven's own addresses have."""
+    namespace = server.make_namespace()
+    maven = Maven(server, server.admin, server.make_repository(namespace, format="maven"))
+    here = f"/api/v1/repositories/{maven.key}/versions"
+
+    def used() -> int:
+        return int(server.admin.get(f"/api/v1/namespaces/{namespace}").json()["used_bytes"])
+
+    jars = {DEMO.path("jar", classifier): classifier.encode() * 1000 for classifier in ("a", "b", "c")}
+    maven.deploy(DEMO, more=jars)
+    server.admin.patch(f"/api/v1/namespaces/{namespace}", json={"quota_bytes": used()})
+    refused(maven.put(DEMO.path("jar", "d"), b"d"), 403, "quota_exceeded")
+    assert maven.delete(DEMO.path("jar", "a")).status_code == 204
+    asked = {"package": DEMO.package, "version": "1.0", "purge": "true"}
+    assert server.admin.delete(here, params=asked).status_code == 204
+    assert used() == 0
+    for path in maven.deploy(DEMO, more=jars):
+        assert maven.delete(path).status_code == 204
+    assert used() > 3000
+    everything = {"package": DEMO.package, "all": "true"}
+    assert server.admin.delete(here, params=everything).status_code == 404
+    for status in (204, 404):
+        assert server.admin.delete(here, params={**everything, "purge": "true"}).status_code == status
+        assert used() == 0
+    assert maven.problems() == []
+
+
 def test_maven_w13_m3_a_full_disk_is_507(tmp_path: Path, small_disk: Path) -> None:
     with Deployment.embedded(tmp_path / "data", REPOMAN_BLOBS=str(small_disk / "blobs")) as server:
         maven = new_maven(server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from formats.maven.samples import Coordinates
 from repoman.blobs import store
 from repoman.catalog import selectors
-from repoman.catalog.models import Artifact, Repository, Version
+from repoman.catalog.models import Artifact, Package, Repository, Version
 from repoman.core.actor import ALL_ACTIONS, Action, Actor
 from repoman.core.errors import Conflict, ContentInvalid, Forbidden
 from repoman.core.records import Gather, NewFile, Publication
@@ -209,3 +210,15 @@ def test_other_digests_are_computed_once_and_remembered(maven: Repository, actor
     for algorithm in ("sha256", "sha1", "sha512", "sha512"):
         assert handle.digest(ref, algorithm) == hashlib.new(algorithm, b"bytes").hexdigest()
     assert store.other_digest(handle.open(ref).blob, "sha512") == hashlib.sha512(b"bytes").hexdigest()
+
+
+def test_G5_what_is_kept_of_a_package_by_many_at_once_is_all_kept(maven: Repository, actor: Actor) -> None:
+    put(maven, actor, "demo-1.0.jar")
+
+    def keep(number: int) -> None:
+        kept = Publication(DEMO.package, package_metadata={f"plugin {number}": {"prefix": "p", "name": "n"}})
+        publish.publish(maven, actor, ALL_ACTIONS, kept)
+
+    assert together(*(partial(keep, number) for number in range(8))) == [None] * 8
+    assert len(Package.objects.get().metadata) == 8
+    assert_sound()

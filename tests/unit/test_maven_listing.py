@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from formats.maven import samples
 from formats.maven.handler import Maven
-from formats.maven.listing import METADATA_BYTES, folder, moment, read_plugins
+from formats.maven.listing import METADATA_BYTES, folder, moment
+from formats.maven.plugins import TOLD_MOST, Plugin, read_plugins, told
 from formats.maven.samples import Coordinates
 from repoman.core.errors import ELSEWHERE, ContentInvalid, PackageNotFound
 from repoman.core.records import Entry, ListedFile, Listing
@@ -34,7 +35,7 @@ def plugins(*given: tuple[str, str]) -> Listing:
             Entry(
                 f"org.example:{artifact}",
                 kind="package",
-                metadata={"plugin": {"prefix": prefix, "name": f"Of {prefix}"}},
+                metadata={"plugins": [(prefix, f"Of {prefix}")]},
             )
             for artifact, prefix in given
         )
@@ -122,9 +123,35 @@ def test_maven_m2_g2_of_a_group() -> None:
     ]
 
 
-def test_maven_u10_a_prefix_counts_once_the_first_artifact_has_it() -> None:
-    root = read(GROUP, plugins(("a", "x"), ("b", "x"), ("c", "y")))
-    assert [each.findtext("artifactId") for each in root.iterfind("plugins/plugin")] == ["a", "c"]
+def called(root: Element) -> list[tuple[str | None, str | None]]:
+    return [(each.findtext("prefix"), each.findtext("artifactId")) for each in root.iterfind("plugins/plugin")]
+
+
+def test_maven_g2_each_artifact_with_each_prefix_once() -> None:
+    root = read(GROUP, plugins(("b", "x"), ("a", "x"), ("a", "x"), ("a", "y")))
+    assert called(root) == [("x", "a"), ("y", "a"), ("x", "b")]
+
+
+def described(kept: dict[str, str], live: list[str], told: dict[str, str] | None = None) -> list[str]:
+    """Prefixes of one package: `kept` version → prefix."""
+    keeps = {f"plugin {version}": {"prefix": prefix, "name": "n"} for version, prefix in kept.items()}
+    entry = Entry("org.example:p", metadata={"kept": keeps, "versions": live})
+    found = Maven().describe(Listing((entry,), metadata=told or {})).entries
+    return [prefix for prefix, artifact in called(read(GROUP, Listing(found))) if artifact and prefix]
+
+
+def test_maven_g2_g6_the_highest_live_version_says_the_prefix() -> None:
+    kept = {"2": "new", "1.10": "mid", "1.9": "old"}
+    assert described(kept, ["1.9", "1.10", "2"]) == ["new"]
+    assert described(kept, ["1.9", "1.10", "3"]) == ["mid"]
+    with pytest.raises(PackageNotFound):
+        described(kept, ["3"])
+
+
+def test_maven_g2_what_clients_say_is_added_unless_a_jar_says_it() -> None:
+    told = {"p:new": "n", "p:old": "n", "p:more": "n", "q:other": "n"}
+    assert described({"1": "old", "2": "new"}, ["1", "2"], told) == ["more", "new"]
+    assert described({}, [], told) == ["more", "new", "old"]
 
 
 def test_maven_m3_p4_e19_a_folder_that_is_both_says_both() -> None:
@@ -137,8 +164,17 @@ def test_maven_m3_p4_e19_a_folder_that_is_both_says_both() -> None:
 def test_maven_m3_what_upstreams_say_of_plugins_comes_after_ours() -> None:
     theirs = releases("1.0", metadata={"plugins": [["x", "other", "n"], ["y", "b", "n"], ["z", "a", "n"]]})
     root = ElementTree.fromstring(folder("org:example", theirs, plugins(("a", "x"))))
-    found = [(each.findtext("prefix"), each.findtext("artifactId")) for each in root.iterfind("plugins/plugin")]
-    assert found == [("x", "a"), ("y", "b")]
+    assert called(root) == [("x", "a"), ("y", "b")]
+    twice = releases("1.0", metadata={"plugins": [["y", "c", "n"], ["y", "b", "n"]]})
+    root = ElementTree.fromstring(folder("org:example", twice, plugins(("z", "x"))))
+    assert called(root) == [("x", "z"), ("y", "b"), ("y", "c")], "clients take the first"
+
+
+def test_maven_g2_what_is_kept_of_what_clients_say_has_a_bound() -> None:
+    many = [Plugin(f"p{number}", "a", "n") for number in range(TOLD_MOST + 5)]
+    kept = told(many, {})
+    assert len(kept) == TOLD_MOST and told(many, kept) == {}
+    assert told([Plugin("p1", "a", "other")], kept) == {"a:p1": "other"}
 
 
 # --- of a snapshot ---------------------------------------------------------------------------------------------------
@@ -227,7 +263,7 @@ TEXT = (
 @settings(max_examples=200, deadline=None)
 @given(TEXT, TEXT)
 def test_maven_m1_any_text_is_escaped(prefix: str, name: str) -> None:
-    listing = Listing((Entry("org.example:p", metadata={"plugin": {"prefix": prefix, "name": name}}),))
+    listing = Listing((Entry("org.example:p", metadata={"plugins": [(prefix, name)]}),))
     data = rendered(GROUP, listing)
     assert [[each.prefix, each.name] for each in read_plugins(parsed(RELEASES, data).metadata)] == [[prefix, name]]
     root = ElementTree.fromstring(data)
