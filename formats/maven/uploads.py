@@ -4,8 +4,6 @@ with success, and otherwise a sign that a version is whole (sections 4, 5 and 8 
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from repoman.core.digest import find_hex
 from repoman.core.errors import (
     BadRequest,
@@ -33,7 +31,7 @@ from repoman.core.wire import (
 )
 
 from . import listing
-from .complete import CHANGES, EXPECTED
+from .complete import CHANGES
 from .names import (
     ALGORITHMS,
     Address,
@@ -65,7 +63,12 @@ def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
         return DocumentBody(listing.METADATA_BYTES)
     if isinstance(address, ChecksumPlace):
         return DocumentBody(CHECKSUM_BYTES)
-    return StagedBody(algorithms=ALGORITHMS)
+    return StagedBody(algorithms=tuple(dict.fromkeys((*ALGORITHMS, *_announced(repo, address)))))
+
+
+def _announced(repo: Repo, address: Address) -> list[str]:
+    """Of which kinds there are checksums that came before the file: hashed while it comes."""
+    return [name for name in repo.announced(address.ref) if name != "sha256"] if isinstance(address, Place) else []
 
 
 def put(repo: Repo, request: Request, path: str) -> Response:
@@ -84,7 +87,6 @@ def put(repo: Repo, request: Request, path: str) -> Response:
 
 
 def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
-    # All that a checksum which came before may have said of it, but for SHA-512.
     metadata: dict[str, object] = {name: staged.others[name] for name in ALGORITHMS}
     metadata["sha256"] = staged.digest.hex
     if repo.options.allow_redeploy:
@@ -158,11 +160,13 @@ def _put_checksum(repo: Repo, address: ChecksumPlace, data: bytes) -> None:
     place = address.of
     if place.is_moving or repo.options.allow_redeploy:
         return  # it may be about the bytes that are there, or about those that are coming
-    try:
-        actual = repo.digest(place.ref, address.algorithm, of_target=True)
-    except NotFound:
-        _expect(repo, place, address.algorithm, told)
-        return
+    actual = _digest(repo, place, address.algorithm)
+    if actual is None:
+        if repo.announce(place.ref, address.algorithm, told):
+            return  # it came before its file, which is judged by it (C8)
+        actual = _digest(repo, place, address.algorithm)
+        if actual is None:
+            return  # the file came and went
     if actual != told:
         raise BadRequest(
             f"'{place.name}' has the {address.algorithm} {actual}, not {told}: it was changed on its way, or is another "
@@ -172,18 +176,12 @@ def _put_checksum(repo: Repo, address: ChecksumPlace, data: bytes) -> None:
         )
 
 
-def _expect(repo: Repo, place: Place, algorithm: str, told: str) -> None:
-    """Keep a checksum that came before its file, to judge the file by it (C8). The last one said counts: of a deploy that
-    was cut and is repeated with other bytes there is an older one."""
-    path = f"{place.path}.{algorithm}"
-    said = NewFile(path, repo.stage_bytes(told.encode()), is_moving=True, metadata={EXPECTED: told})
-    repo.publish(
-        Publication(
-            package=place.package,
-            files=(said,),
-            gather=(gather_of(repo, place),),
-        )
-    )
+def _digest(repo: Repo, place: Place, algorithm: str) -> str | None:
+    """None where the file is not here."""
+    try:
+        return repo.digest(place.ref, algorithm, of_target=True)
+    except NotFound:
+        return None
 
 
 def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
@@ -272,8 +270,7 @@ def delete(repo: Repo, request: Request, path: str) -> Response:
             "folders are not deleted as a whole; delete files, or versions through the API", allow=["GET", "HEAD"]
         )
     elif isinstance(address, ChecksumPlace) and isinstance(address.of, Place):
-        with suppress(NotFound):  # what is here is what was said of a file that has not come
-            repo.remove_file(FileRef(address.of.package, f"{address.of.path}.{address.algorithm}"))
+        repo.retract(address.of.ref, address.algorithm)  # what was said of a file that has not come
     # What is derived goes with what it is derived from.
     return Response(204, CREATED)
 

@@ -42,7 +42,7 @@ from repoman.sources.choose import source_for
 from repoman.sources.local import LocalSource
 from repoman.sources.virtual import VirtualSource
 
-from . import annotate, delete, publish, read, upload, workshop
+from . import annotate, announced, delete, publish, read, upload, workshop
 from .own_account import OwnAccount
 from .parts import assemble
 from .rendered import documents
@@ -271,6 +271,15 @@ class RepositoryHandle:
     def publish(self, publication: Publication) -> Published:
         target = self._check_write(Action.PUBLISH, publication.package)
         return publish.publish(target, self.actor, self._target_actions, publication)
+
+    def announce(self, ref: FileRef, algorithm: str, told: str) -> bool:
+        return announced.announce(self._check_write(Action.PUBLISH, ref.package), ref, algorithm, told)
+
+    def announced(self, ref: FileRef) -> Mapping[str, str]:
+        return announced.of(self._check_write(Action.PUBLISH, ref.package), ref)
+
+    def retract(self, ref: FileRef, algorithm: str) -> bool:
+        return announced.retract(self._check_removal(ref.package), ref, algorithm)
 
     def annotate(self, package: str, versions: Mapping[str, Mapping[str, object]]) -> None:
         annotate.annotate(self._check_write(Action.PUBLISH, package), self.actor, package, versions)

@@ -50,7 +50,7 @@ def test_maven_c9_a_wrong_sum_after_its_file(maven: Maven, algorithm: str) -> No
     assert maven.get(f"{JAR}.{algorithm}").text == summed(DATA, algorithm)
 
 
-@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])
+@pytest.mark.parametrize("algorithm", SUMS)
 def test_maven_c8_e14_a_wrong_sum_before_its_file_refuses_it_until_it_is_corrected(
     maven: Maven, algorithm: str
 ) -> None:
@@ -80,6 +80,15 @@ def test_maven_c8_e13_an_older_deploy_that_was_cut_does_not_stand_in_the_way(mav
     for algorithm in SUMS:
         Maven.created(maven.put(f"{JAR}.{algorithm}", summed(DATA, algorithm).encode()))
     Maven.created(maven.put(JAR, DATA))
+
+
+def test_maven_c8_h3_what_is_only_announced_is_nowhere(maven: Maven) -> None:
+    Maven.created(maven.put(f"{JAR}.md5", ZEROS["md5"].encode()))
+    for path in (f"{DEMO.folder()}/", f"{JAR}.md5", DEMO.metadata):
+        assert maven.get(path).status_code == 404
+    assert "org" not in maven.get("").text
+    listed = maven.server.admin.get(f"/api/v1/repositories/{maven.key}/packages").json()
+    assert listed["items"] == [] and maven.problems() == []
 
 
 def test_maven_u8_c8_e14_all_at_once(maven: Maven) -> None:

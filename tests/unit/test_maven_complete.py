@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.maven.complete import EXPECTED, complete
+from formats.maven.complete import complete
 from formats.maven.handler import Maven, MavenOptions
 from formats.maven.listing import newest_files
 from formats.maven.names import build_prefix, is_beside, part_of
-from repoman.core.errors import ContentInvalid
 from repoman.core.records import Gather, Gathered, ListedFile
 
 PACKAGE = "org.example:demo"
@@ -94,34 +92,6 @@ def test_maven_g3_what_comes_later_belongs_to_a_version_that_is_shown() -> None:
     store.put("1.0/demo-1.0-windows.jar", {})
     store.put("1.0/ivy.xml", {})
     assert store.listed == {"1.0": set(store.files)} and len(store.files) == 4
-
-
-# --- checksums that came before their file ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])
-def test_maven_c8_e14_c1_a_sum_that_is_not_the_files(algorithm: str) -> None:
-    files: dict[str, dict[str, object]] = {
-        "1.0/demo-1.0.jar": {algorithm: "aa"},
-        f"1.0/demo-1.0.jar.{algorithm}": {EXPECTED: "bb"},
-    }
-    with pytest.raises(ContentInvalid, match="nothing was stored") as found:
-        shown(files)
-    assert found.value.detail == {"expected": "bb", "actual": "aa"}
-
-
-def test_maven_c8_e14_sums_wait_are_checked_and_are_then_forgotten() -> None:
-    sums: dict[str, dict[str, object]] = {
-        "1.0/demo-1.0.jar.sha1": {EXPECTED: "aa"},
-        "1.0/demo-1.0.pom.md5": {EXPECTED: "cc"},
-    }
-    assert shown(sums) == Gathered()
-    assert shown(sums, is_whole=True) == Gathered()
-    with_jar = shown({**sums, "1.0/demo-1.0.jar": {"sha1": "aa", "md5": "x"}})
-    assert with_jar == Gathered(outdated=("1.0/demo-1.0.jar.sha1",))
-    both = shown({**sums, "1.0/demo-1.0.jar": {"sha1": "aa"}, "1.0/demo-1.0.pom": {"md5": "cc"}})
-    assert names(both) == ["1.0.jar", "1.0.pom"]
-    assert both.outdated == ("1.0/demo-1.0.jar.sha1", "1.0/demo-1.0.pom.md5")
 
 
 # --- snapshots -------------------------------------------------------------------------------------------------------
@@ -265,21 +235,6 @@ def test_maven_s6_s9_the_order_of_uploads_never_changes_what_is_newest_of_a_snap
     ]
     if keep == 0:
         assert len(store.listed[SNAPSHOT]) == len(order)
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations([".jar", ".jar.sha1", ".jar.md5", ".pom"])))
-def test_maven_u8_e14_c8_files_and_sums_in_any_order(order: tuple[str, ...]) -> None:
-    """As a client uploads all at once: what is said of a file that is there is answered at once and not kept."""
-    store = Store()
-    for tail in order:
-        path, metadata = next(iter(files_of(f"1.0{tail}").items()))
-        plain, _, algorithm = path.rpartition(".")
-        if algorithm in ("sha1", "md5"):
-            if plain not in store.files:
-                store.put(path, {EXPECTED: algorithm})
-        else:
-            store.put(path, {**metadata, "sha1": "sha1", "md5": "md5"})
-    assert set(store.files) == {"1.0/demo-1.0.jar", "1.0/demo-1.0.pom"} == store.listed["1.0"]
 
 
 @pytest.mark.parametrize(
