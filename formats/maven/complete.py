@@ -14,8 +14,6 @@ from repoman.core.records import Gather, Gathered, NewVersion
 from .names import Part, build_order, part_of
 from .versions import is_snapshot
 
-# In a file's metadata: that other bytes may take its place.
-CHANGES = "changes"
 Files = Mapping[str, Mapping[str, object]]
 
 

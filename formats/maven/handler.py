@@ -53,6 +53,7 @@ class Maven(FormatHandler):
             hot=views.hot,
             hot_headers=views.file_headers,
             name="file",
+            hot_options=True,
             hot_dated=True,
             by_revision=True,
             ref=views.ref,

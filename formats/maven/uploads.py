@@ -31,7 +31,6 @@ from repoman.core.wire import (
 )
 
 from . import listing
-from .complete import CHANGES
 from .names import (
     ALGORITHMS,
     Address,
@@ -89,8 +88,6 @@ def put(repo: Repo, request: Request, path: str) -> Response:
 def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
     metadata: dict[str, object] = {name: staged.others[name] for name in ALGORITHMS}
     metadata["sha256"] = staged.digest.hex
-    if repo.options.allow_redeploy:
-        metadata[CHANGES] = True
     about: dict[str, object] | None = None
     if place.part is not None and place.part.is_pom:
         facts = _pom(repo, place, staged)

@@ -64,6 +64,12 @@ class Repo(Protocol):
     @property
     def is_anonymously_readable(self) -> bool: ...
 
+    @property
+    def content_options(self) -> Sequence[Any]:
+        """The options of all local repositories that what is read may come from: its own, or those of a virtual one's
+        members."""
+        ...
+
     def open(self, ref: FileRef, *, promise: bool = False) -> FileEntry:
         """A live file. `promise`: the caller will rely on it being here (HEAD before a push): the grace counts anew."""
         ...

@@ -305,6 +305,7 @@ class Route:
     the format adds to that row's bytes, called with the row's own fields: `hot_headers(name=, media_type=, digest=,
     captured=, metadata=)`, where `name` is the file's path or the version's name (for a tag: of the version it points
     to), `digest` the sha256 in hex and `metadata` the row's. A Content-Type among them replaces the stored one.
+    `hot_options`: they depend on the repository's options, too, and are called with these as they were set (`options=`).
     `hot_dated` says that the answer carries Last-Modified, the moment the row was made. Both ways must answer alike.
 
     `by_revision` says that a 200 of this route is made from the repository's content alone (and path, query, Accept
@@ -321,6 +322,7 @@ class Route:
     hot: HotFunction | None = None
     hot_headers: HotAnswer | None = None
     name: str = ""
+    hot_options: bool = False
     hot_dated: bool = False
     by_revision: bool = False
     ref: RefFunction | None = None

@@ -122,6 +122,15 @@ class RepositoryHandle:
         return self.handler.parse_options(own_options(decides))
 
     @cached_property
+    def content_options(self) -> Sequence[Any]:
+        if self.repository.type == Repository.Type.LOCAL:
+            return [self.options]
+        source = self.source
+        members = source.contributors("") if isinstance(source, VirtualSource) else []
+        locals_ = (member for member in members if member.type == Repository.Type.LOCAL)
+        return [self.handler.parse_options(own_options(member)) for member in locals_]
+
+    @cached_property
     def _actions(self) -> frozenset[Action]:
         return permissions.allowed_actions(self.actor, self.repository)
 

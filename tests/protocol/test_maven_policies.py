@@ -72,6 +72,22 @@ def test_maven_v5_allow_redeploy_needs_the_right_to_delete(server: Server) -> No
     assert maven.problems() == []
 
 
+def test_maven_h12_v5_what_may_be_replaced_is_asked_for_again(server: Server) -> None:
+    """A file and its checksums alike, by the option as it is now; also through a virtual repository."""
+    maven = new_maven(server)
+    virtual = new_maven(server, type="virtual", members=[maven.key])
+    maven.put_all({JAR: DATA})
+    for may_change in (False, True, False):
+        options = {"options": {"allow_redeploy": may_change}}
+        assert server.admin.patch(f"/api/v1/repositories/{maven.key}", json=options).status_code == 200
+        for path in (JAR, f"{JAR}.sha1"):
+            for _ in range(2):
+                told = maven.get(path).headers["cache-control"]
+                assert ("immutable" not in told) is may_change, path
+                told = server.admin.get(f"/maven/{virtual.key}/{path}").headers["cache-control"]
+                assert ("immutable" not in told) is may_change, path
+
+
 def test_maven_s5_e25_v5_a_snapshot_under_its_plain_name_is_replaced_by_publishers(maven: Maven) -> None:
     publisher = maven.as_other(maven.server.user(maven.key, "publisher"))
     for text in ("1", "2", "2", "3"):
