@@ -80,14 +80,14 @@ def _older(builds: Iterable[str], shown: Iterable[str], keep: int) -> list[str]:
 def _outdated(
     older: Sequence[str], shown: Iterable[str], builds: Mapping[str, list[str]], parts: Mapping[str, Part]
 ) -> set[str]:
-    """Files of the older builds, unless nothing newer of their kind is there (S6)."""
+    """Files of the older builds, unless nothing newer of their kind is there (S6). What speaks of a file goes along (A2)."""
 
     def kinds_of(build: str) -> set[tuple[str, str]]:
-        return {(parts[path].classifier, parts[path].extension) for path in builds[build]}
+        return {parts[path].subject for path in builds[build] if not parts[path].is_beside}
 
     kinds = {kind for build in shown if build and build not in older for kind in kinds_of(build)}
     found: set[str] = set()
     for build in older:
-        found |= {path for path in builds[build] if (parts[path].classifier, parts[path].extension) in kinds}
+        found |= {path for path in builds[build] if parts[path].subject in kinds}
         kinds |= kinds_of(build)
     return found

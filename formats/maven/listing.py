@@ -108,9 +108,10 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
         changed = [listing.changed_at]
     if changed:
         lines.append(_line(4, "lastUpdated", moment(max(changed))))
-    if builds and newest:
+    told_of = _told_of(newest) if builds else []
+    if told_of:
         lines.append("    <snapshotVersions>")
-        for part, file in newest:
+        for part, file in told_of:
             lines.append("      <snapshotVersion>")
             if part.classifier:
                 lines.append(_line(8, "classifier", part.classifier))
@@ -122,6 +123,14 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
         lines.append("    </snapshotVersions>")
     lines.append("  </versioning>")
     return _document(lines)
+
+
+def _told_of(newest: Sequence[tuple[Part, ListedFile]]) -> list[tuple[Part, ListedFile]]:
+    """Without what clients do not look for, and without what speaks of a file that a newer one has replaced."""
+    builds = {(part.classifier, part.extension): part.build for part, _ in newest}
+    return [
+        (part, file) for part, file in newest if part.is_told and builds.get(part.subject, part.build) == part.build
+    ]
 
 
 def builds_of(artifact: str, version: str, files: Iterable[ListedFile]) -> list[Part]:

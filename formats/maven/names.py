@@ -31,8 +31,8 @@ _BUILD_OF = re.compile(r"(?P<build>[0-9]{8}\.[0-9]{6}-[0-9]{1,9})(?P<rest>(?:[-.
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a file's name says beyond artifact and version. `extension` includes a signature's (`jar.asc`). `build`: of a
-    snapshot under its own name, `yyyyMMdd.HHmmss-number`; "" otherwise."""
+    """What a file's name says beyond artifact and version. `extension` includes what speaks of the file (`jar.asc`,
+    `jar.sha512.asc`). `build`: of a snapshot under its own name, `yyyyMMdd.HHmmss-number`; "" otherwise."""
 
     classifier: str
     extension: str
@@ -45,8 +45,23 @@ class Part:
     @property
     def is_main(self) -> bool:
         """Whether it is the artifact itself, instead of something about it or beside it."""
-        beside = self.extension in ("", "pom", "module") or self.extension.endswith(SIGNATURES)
-        return not self.classifier and not beside
+        return not self.classifier and not self.is_beside and self.extension not in ("", "pom", "module")
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it only speaks of another file."""
+        return self.extension.endswith((*SIGNATURES, *_SUMS))
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Classifier and extension of the file that it speaks of; of any other, its own."""
+        return self.classifier, _peeled(self.extension)[0]
+
+    @property
+    def is_told(self) -> bool:
+        """Whether clients look for it in a snapshot's metadata: not without an extension, and not as a checksum's
+        signature."""
+        return bool(self.extension) and not _peeled(self.extension)[1].startswith(_SUMS)
 
     @property
     def build_order(self) -> tuple[str, int]:
@@ -138,11 +153,19 @@ def split_checksum(name: str) -> tuple[str, str]:
 
 def is_beside(path: str, other: str) -> bool:
     """Whether `other` is a signature or a checksum of the file at `path`, or one of the other (P6)."""
+    if not other.startswith(path):
+        return False
+    rest = other[len(path) :]
+    return rest != "" and _peeled(rest) == ("", rest)
+
+
+def _peeled(name: str) -> tuple[str, str]:
+    """The name without what marks it as a signature or a checksum, at most two of them, in either order; and those."""
+    rest = name
     for _ in range(2):
-        other = next((other[: -len(suffix)] for suffix in (*_SUMS, *SIGNATURES) if other.endswith(suffix)), "")
-        if other == path:
-            return True
-    return False
+        suffix = next((suffix for suffix in (*_SUMS, *SIGNATURES) if rest.endswith(suffix)), "")
+        rest = rest.removesuffix(suffix)
+    return rest, name[len(rest) :]
 
 
 def split_package(name: str) -> tuple[str, str]:
@@ -179,15 +202,13 @@ def part_of(artifact: str, version: str, name: str) -> Part | None:
         rest = rest[len(version) :]
         if rest and rest[0] not in "-.":
             return None
-    signature = next((suffix for suffix in SIGNATURES if rest.endswith(suffix)), "")
-    if signature:
-        rest = rest[: -len(signature)]
+    rest, beside = _peeled(rest)
     long = _LONG_EXTENSION.search(rest)
     if long is not None:
         stem, extension = rest[: long.start()], long[1]
     else:
         stem, _, extension = rest.rpartition(".") if "." in rest else (rest, "", "")
-    return Part(stem.removeprefix("-"), f"{extension}{signature}".removeprefix("."), build)
+    return Part(stem.removeprefix("-"), f"{extension}{beside}".removeprefix("."), build)
 
 
 def place_of(ref: FileRef) -> Place:

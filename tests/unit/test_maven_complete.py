@@ -133,6 +133,18 @@ def test_maven_v6_s6_e26_old_builds_go_but_for_what_only_they_have() -> None:
     assert len(shown(files, SNAPSHOT, keep=2).outdated) == 3  # of the oldest the jar, the POM and the sources
 
 
+def test_maven_a2_signatures_of_old_builds_go_with_their_files() -> None:
+    beside = (".jar.asc", ".jar.sha512.asc", "-sources.jar.asc", "-sources.jar")
+    files = whole(*BUILDS, more=[(BUILDS[0], tail) for tail in beside])
+    found = shown(files, SNAPSHOT, keep=1)
+    kept = {name.removeprefix(f"1.0-{BUILDS[0]}") for name in names(found) if BUILDS[0] in name}
+    assert kept == {"-sources.jar", "-sources.jar.asc"}, "nothing newer has sources"
+    only_signed = whole(BUILDS[0], more=[(BUILDS[0], ".jar.asc")]) | build_files(
+        (BUILDS[1], ".zip"), (BUILDS[1], ".pom")
+    )
+    assert f"1.0-{BUILDS[0]}.jar.asc" in names(shown(only_signed, SNAPSHOT, keep=1))
+
+
 def test_maven_s6_nothing_goes_before_the_newer_build_is_whole() -> None:
     files = {**whole(BUILDS[0]), **build_files((BUILDS[1], ".jar"))}
     assert shown(files, SNAPSHOT, keep=1).outdated == ()
