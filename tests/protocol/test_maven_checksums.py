@@ -27,6 +27,7 @@ def maven(server: Server) -> Maven:
 def test_maven_c5_every_form_of_a_sum_is_taken(maven: Maven, algorithm: str) -> None:
     maven.put_all({JAR: DATA}, sums=())
     told = summed(DATA, algorithm)
+    odd = f"r-{ZEROS[algorithm]}.jar"
     for form in (
         told,
         told.upper(),
@@ -35,6 +36,10 @@ def test_maven_c5_every_form_of_a_sum_is_taken(maven: Maven, algorithm: str) -> 
         f"{told}  demo-1.0.jar\n",
         f"{told} *demo-1.0.jar",
         f"{algorithm.upper()} (demo-1.0.jar) = {told}\n",
+        f"{told}  {odd}\n",
+        f"{told} {odd}",
+        f"{told}  {ZEROS[algorithm]}\n",
+        f"{algorithm.upper()} ({odd}) = {told}",
     ):
         Maven.created(maven.put(f"{JAR}.{algorithm}", form.encode()))
     assert maven.get(f"{JAR}.{algorithm}").text == told
