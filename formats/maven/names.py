@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from repoman.core.errors import NameInvalid
 from repoman.core.names import check_path
@@ -26,6 +27,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+\Z")
 _NOT_IN_VERSION = re.compile(r'[\\/:"<>|?*\s]')
 _LONG_EXTENSION = re.compile(r"\.((?:tar|cpio)\.[^.]+|nk\.os)\Z")
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 _BUILD_OF = re.compile(r"(?P<build>[0-9]{8}\.[0-9]{6}-[0-9]{1,9})(?P<rest>(?:[-.].*)?)\Z", re.DOTALL)
 
 
@@ -149,6 +152,15 @@ def split_checksum(name: str) -> tuple[str, str]:
     """(the name of what a checksum is of, the algorithm); ("…", "") for what is no checksum."""
     plain, _, suffix = name.rpartition(".")
     return (plain, suffix) if suffix in CHECKSUMS and plain else (name, "")
+
+
+def check_target(raw_path: bytes) -> None:
+    """A percent sign stands for an escape, once (P11): raises NameInvalid for what is none, and for what would be one after
+    another round of decoding."""
+    if _NO_ESCAPE.search(raw_path):
+        raise NameInvalid("the path contains a '%' that is no escape")
+    if _ESCAPE.search(unquote_to_bytes(raw_path)):
+        raise NameInvalid("the path is percent-encoded twice")
 
 
 def is_beside(path: str, other: str) -> bool:

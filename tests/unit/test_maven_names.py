@@ -306,3 +306,24 @@ def test_maven_p11_any_path_names_something_or_is_refused(path: str) -> None:
     if isinstance(found, Place):
         assert found.path.count("/") == 1 and ".." not in found.path.split("/")
         assert parse(path) == found
+
+
+@pytest.mark.parametrize(
+    ("target", "is_good"),
+    [
+        (b"b-1.0+x%2By%20.jar", True),
+        (b"100%25.jar", True),
+        (b"b.jar%2520", False),
+        (b"b%2541.jar", False),
+        (b"b%25%34%31.jar", False),
+        (b"b.jar%7", False),
+        (b"b.jar%", False),
+        (b"b.%zz", False),
+    ],
+)
+def test_maven_p11_a_percent_sign_is_an_escape_once(target: bytes, is_good: bool) -> None:
+    if is_good:
+        assert Maven().plain_target(target) == target
+        return
+    with pytest.raises(NameInvalid):
+        Maven().plain_target(target)
