@@ -22,7 +22,7 @@ from repoman.core.format import Repo
 from repoman.core.records import FileEntry, Listing, NewFile, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import PAGE, REVALIDATE, SANDBOXED, link
-from repoman.core.wire import BodyPlan, Head, HotLookup, NoBody, Request, Response, StagedBody, check_whole
+from repoman.core.wire import BodyPlan, Head, HotLookup, NoBody, Request, Response, StagedBody, check_sent, check_whole
 
 from . import checksums, conditions, listing
 from .conditions import Conditions
@@ -117,6 +117,7 @@ def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
     _judge_early(repo, name, conditions.of(head.headers))
     if _is_deploy(head):
         return NoBody()
+    check_sent(head)
     sha256 = expected.get("sha256")
     return StagedBody(
         expect=Digest.sha256(sha256) if sha256 else None,

@@ -27,6 +27,7 @@ from repoman.core.wire import (
     Request,
     Response,
     StagedBody,
+    check_sent,
     check_whole,
 )
 
@@ -58,6 +59,7 @@ def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
         raise MethodNotAllowed("folders are not uploaded; put files", allow=["GET", "HEAD"])
     check_policy(repo, address)
     check_whole(head)
+    check_sent(head)
     if isinstance(address, MetadataPlace):
         return DocumentBody(listing.METADATA_BYTES)
     if isinstance(address, ChecksumPlace):

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote
 
 from .actor import Action, Actor
 from .digest import Digest
-from .errors import BadRequest, ContentCodingUnsupported
+from .errors import BadRequest, ContentCodingUnsupported, LengthRequired
 from .records import BlobRef, Rendered, Staged, UploadState
 from .refs import FileRef, ListingRef, TagRef, VersionRef
 
@@ -354,6 +354,12 @@ def check_whole(head: Head) -> None:
         raise ContentCodingUnsupported()
     if "content-range" in head.headers:
         raise BadRequest("Content-Range has no meaning on PUT: send the whole file")
+
+
+def check_sent(head: Head) -> None:
+    """Of an upload that is the file itself: raises for a request that has no body. One with an empty body says so."""
+    if not head.has_body and head.length is None:
+        raise LengthRequired()
 
 
 def json_headers(media_type: str = "application/json", **more: str) -> list[tuple[str, str]]:

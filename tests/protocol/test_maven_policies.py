@@ -117,6 +117,14 @@ def test_maven_w2_w10_many_publish_one_name(maven: Maven) -> None:
     assert [answer.status_code for answer in answers] == [201 if data == kept else 409 for data in bodies]
 
 
+def test_maven_w6_e22_a_request_without_a_body_is_no_empty_file(maven: Maven) -> None:
+    for path in (JAR, f"{JAR}.sha1", DEMO.metadata):
+        assert maven.raw("PUT", path)[0] == 411
+    missing(maven.get(JAR))
+    assert maven.raw("PUT", JAR, content_length="0")[0] == 201
+    assert maven.get(JAR).content == b""
+
+
 # --- which versions --------------------------------------------------------------------------------------------------
 
 
