@@ -127,9 +127,11 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
 
 def _told_of(newest: Sequence[tuple[Part, ListedFile]]) -> list[tuple[Part, ListedFile]]:
     """Without what clients do not look for, and without what speaks of a file that a newer one has replaced."""
-    builds = {(part.classifier, part.extension): part.build for part, _ in newest}
+    newer = {(part.classifier, part.extension): part.build_order for part, _ in newest}
     return [
-        (part, file) for part, file in newest if part.is_told and builds.get(part.subject, part.build) == part.build
+        (part, file)
+        for part, file in newest
+        if part.is_told and newer.get(part.subject, part.build_order) <= part.build_order
     ]
 
 
@@ -281,7 +283,7 @@ def _parse_snapshot(ref: ListingRef, root: Element) -> Listing:
 
 def _is_build_of(value: str, version: str) -> bool:
     found = BUILD.match(value)
-    return found is not None and f"{found['base']}{SNAPSHOT}" == version
+    return found is not None and found["base"] == version[: -len(SNAPSHOT)]
 
 
 def _read_moment(given: str) -> datetime.datetime | None:

@@ -15,7 +15,7 @@ from repoman.core.errors import NameInvalid
 from repoman.core.names import check_path
 from repoman.core.refs import FileRef
 
-from .versions import BUILD, SNAPSHOT, base_of, is_snapshot
+from .versions import BUILD, SNAPSHOT, base_of, is_snapshot, takes_builds
 
 METADATA = "maven-metadata.xml"
 CHECKSUMS = ("md5", "sha1", "sha256", "sha512")
@@ -96,7 +96,7 @@ class Place:
     @property
     def is_moving(self) -> bool:
         """Whether other content may come under this name: a snapshot's that is not a build."""
-        return self.version.endswith(SNAPSHOT) and not (self.part is not None and self.part.build)
+        return takes_builds(self.version) and not (self.part is not None and self.part.build)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def part_of(artifact: str, version: str, name: str) -> Part | None:
         return None
     rest = name[len(head) :]
     build = ""
-    if version.endswith(SNAPSHOT) and rest.startswith(version[: -len(SNAPSHOT)]):
+    if takes_builds(version) and rest.startswith(version[: -len(SNAPSHOT)]):
         found = _BUILD_OF.match(rest[len(version) - len(SNAPSHOT) :])
         if found is not None:
             build, rest = found["build"], found["rest"]

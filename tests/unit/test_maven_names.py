@@ -71,6 +71,7 @@ def place(path: str) -> Place:
         ("a/b/1.0/b-1.0.jar.asc", "a:b", "1.0", Part("", "jar.asc")),
         ("a/b/1.0/b-1.0-x.tar.gz.asc", "a:b", "1.0", Part("x", "tar.gz.asc")),
         ("a/b/1.0/b-1.0.jar.sigstore", "a:b", "1.0", Part("", "jar.sigstore")),
+        (f"a/b/1-snapshot/b-1-{BUILD}.jar", "a:b", "1-snapshot", Part("", "jar", BUILD)),
         ("a/b/1.0/b-1.0.jar.sha512.asc", "a:b", "1.0", Part("", "jar.sha512.asc")),
         ("a/b/1.0/b-1.0-x.tar.gz.asc.asc", "a:b", "1.0", Part("x", "tar.gz.asc.asc")),
         ("a/b/1.0/b-1.0.pom.sigstore.json", "a:b", "1.0", Part("", "pom.sigstore.json")),
