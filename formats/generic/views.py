@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from repoman.core import conditions
+from repoman.core.conditions import Conditions
 from repoman.core.digest import Digest
 from repoman.core.errors import (
     FileNotFound,
@@ -24,8 +26,7 @@ from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import PAGE, REVALIDATE, SANDBOXED, link
 from repoman.core.wire import BodyPlan, Head, HotLookup, NoBody, Request, Response, StagedBody, check_sent, check_whole
 
-from . import checksums, conditions, listing
-from .conditions import Conditions
+from . import checksums, listing
 from .content import declared_type, file_headers, served_type
 from .names import check_file, check_folder, file_ref, is_folder
 
