@@ -102,10 +102,11 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class MetadataPlace:
     """`maven-metadata.xml` in a folder. With `version`, of the builds of that snapshot; otherwise of whatever the folder is:
-    an artifact's versions, a group's plugins, or both."""
+    an artifact's versions, a group's plugins, or both. With `beside`, its signature (`.asc`)."""
 
     folder: tuple[str, ...]
     version: str = ""
+    beside: str = ""
 
     @property
     def package(self) -> str:
@@ -139,8 +140,8 @@ def parse(path: str) -> Address:
         return FolderPlace(_checked(path[:-1]) if path else ())
     segments = _checked(path)
     plain, algorithm = split_checksum(segments[-1])
-    if plain == METADATA:
-        found: Place | MetadataPlace = _metadata(segments[:-1])
+    if plain.startswith(METADATA) and _peeled(plain)[0] == METADATA:
+        found: Place | MetadataPlace = _metadata(segments[:-1], plain.removeprefix(METADATA))
     elif len(segments) < 4:
         raise NameInvalid(f"'{path[:200]}' is no file of a Maven repository: they lie at group/artifact/version/file")
     else:
@@ -238,6 +239,14 @@ def check_version(version: str) -> str:
     return version
 
 
+def is_version(version: str) -> bool:
+    try:
+        check_version(version)
+    except NameInvalid:
+        return False
+    return True
+
+
 def _checked(path: str) -> tuple[str, ...]:
     if "${" in path:
         raise NameInvalid(
@@ -255,18 +264,18 @@ def _place(segments: tuple[str, ...], plain: str) -> Place:
     return Place(".".join(group), artifact, version, plain, part_of(artifact, version, plain))
 
 
-def _metadata(folder: tuple[str, ...]) -> MetadataPlace:
+def _metadata(folder: tuple[str, ...], beside: str) -> MetadataPlace:
     if len(folder) >= 3 and is_snapshot(folder[-1]):
         for segment in folder[:-2]:
             _check_segment(segment)
         _check_artifact(folder[-2])
-        return MetadataPlace(folder[:-1], base_of(check_version(folder[-1])))
+        return MetadataPlace(folder[:-1], base_of(check_version(folder[-1])), beside)
     if not folder:
         raise NameInvalid(f"there is no {METADATA} at the root of a repository")
     for segment in folder[:-1]:
         _check_segment(segment)
     _check_artifact(folder[-1])
-    return MetadataPlace(folder)
+    return MetadataPlace(folder, beside=beside)
 
 
 def _check_segment(segment: str) -> str:

@@ -4,6 +4,11 @@ with success, and otherwise a sign that a version is whole (sections 4, 5 and 8 
 
 from __future__ import annotations
 
+from xml.etree.ElementTree import Element
+
+from repoman.core import conditions
+from repoman.core.actor import Action
+from repoman.core.conditions import Conditions
 from repoman.core.digest import find_hex
 from repoman.core.errors import (
     BadRequest,
@@ -31,7 +36,7 @@ from repoman.core.wire import (
     check_whole,
 )
 
-from . import listing
+from . import listing, views
 from .names import (
     ALGORITHMS,
     Address,
@@ -40,7 +45,7 @@ from .names import (
     MetadataPlace,
     Place,
     build_prefix,
-    check_version,
+    is_version,
     parse,
     place_of,
 )
@@ -83,11 +88,11 @@ def put(repo: Repo, request: Request, path: str) -> Response:
         _put_checksum(repo, address, request.body.data)
     else:
         assert isinstance(address, Place) and isinstance(request.body, Staged)
-        _put_file(repo, address, request.body)
+        _put_file(repo, address, request.body, conditions.of(request.headers))
     return Response(201, [*CREATED, ("Location", f"{request.mount}/{link(path)}")])
 
 
-def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
+def _put_file(repo: Repo, place: Place, staged: Staged, asked: Conditions) -> None:
     metadata: dict[str, object] = {name: staged.others[name] for name in ALGORITHMS}
     metadata["sha256"] = staged.digest.hex
     about: dict[str, object] | None = None
@@ -102,6 +107,8 @@ def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
             package=place.package,
             files=(NewFile(place.path, staged, media_type="", metadata=metadata, is_moving=place.is_moving),),
             may_replace=repo.options.allow_redeploy,
+            if_match=asked.if_match,
+            if_none_match=asked.if_none_match,
             gather=(gather_of(repo, place),),
             package_metadata=about,
         )
@@ -184,10 +191,13 @@ def _digest(repo: Repo, place: Place, algorithm: str) -> str | None:
 
 
 def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
-    """Check it, and show what it names and is here: that its publisher has uploaded all of it. It adds nothing itself."""
+    """Check it, and show what it names and is here: that its publisher has uploaded all of it. It adds nothing itself. A
+    signature of it cannot be true of what is derived, and is let go."""
+    if place.beside:
+        return
     root = load(data.removeprefix(b"\xef\xbb\xbf").lstrip(), root="metadata")
     here = place.package.split(":")
-    told = [text(root, name) or own for name, own in zip(("groupId", "artifactId"), here, strict=True)]
+    told = [_said(root, name) or own for name, own in zip(("groupId", "artifactId"), here, strict=True)]
     has_versions = root.find("versioning") is not None
     if has_versions and told != here:
         raise BadRequest(f"the metadata is about {':'.join(told)[:400]}, and its address about {place.package}")
@@ -205,12 +215,18 @@ def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
         known = {entry.name for entry in releases.entries}
         # What is new stands last, or is said to be; through a virtual repository many more are named that others have.
         new = [version for version in dict.fromkeys([*latest, *reversed(named)]) if version and version not in known]
-        checked = [check_version(version) for version in new[:ANNOUNCED_MOST]]
-        _show(repo, place.package, [Gather(version, f"{version}/", is_whole=True) for version in checked])
+        possible = [version for version in new if is_version(version)][:ANNOUNCED_MOST]
+        _show(repo, place.package, [Gather(version, f"{version}/", is_whole=True) for version in possible])
         if "plugin" not in releases.metadata:
             _note_plugin(repo, place.package, next(filter(None, latest), ""))
     for plugin in list(listing.plugins_in(root))[-ANNOUNCED_MOST:]:
         _note_told_plugin(repo, f"{place.group}:{plugin.artifact}", plugin)
+
+
+def _said(root: Element, name: str) -> str:
+    """Some tools write `null` for what they do not know (M7)."""
+    found = text(root, name)
+    return found if found != "null" else ""
 
 
 def _show(repo: Repo, package: str, gathers: list[Gather]) -> None:
@@ -258,20 +274,28 @@ def _held(repo: Repo, ref: ListingRef) -> Listing:
 
 
 def delete(repo: Repo, request: Request, path: str) -> Response:
+    """What is derived goes with what it is derived from."""
     address = parse(path)
+    missing = FileNotFound(f"'{repo.key}' has no file '{path}'")
     if isinstance(address, Place):
         try:
-            repo.remove_file(address.ref)
+            repo.remove_file(address.ref, if_match=conditions.of(request.headers).if_match)
         except PackageNotFound:
-            raise FileNotFound(f"'{repo.key}' has no file '{path}'") from None
+            raise missing from None
     elif isinstance(address, FolderPlace):
         raise MethodNotAllowed(
             "folders are not deleted as a whole; delete files, or versions through the API", allow=["GET", "HEAD"]
         )
-    elif isinstance(address, ChecksumPlace) and isinstance(address.of, Place):
-        repo.retract(address.of.ref, address.algorithm)  # what was said of a file that has not come
-    # What is derived goes with what it is derived from.
+    elif not _retracts(repo, address) and repo.may(Action.READ) and not views.exists(repo, request, address):
+        raise missing
     return Response(204, CREATED)
+
+
+def _retracts(repo: Repo, address: Address) -> bool:
+    """Whether it was what is told of a file that has not come."""
+    if not isinstance(address, ChecksumPlace) or not isinstance(address.of, Place):
+        return False
+    return repo.retract(address.of.ref, address.algorithm)
 
 
 def check_policy(repo: Repo, address: Address) -> None:

@@ -34,7 +34,6 @@ from .names import (
 )
 from .package import has_placeholder
 
-TEXT = ("Content-Type", "text/plain; charset=us-ascii")
 _TYPES = {
     "pom": "application/xml",
     "xml": "application/xml",
@@ -157,11 +156,29 @@ def _checksum(repo: Repo, request: Request, address: ChecksumPlace) -> Response:
     if isinstance(address.of, MetadataPlace):
         document = _document(repo, request, address.of)
         told = hashlib.new(address.algorithm, document.data, usedforsecurity=False).hexdigest()
-        return Response(200, [TEXT, *SANDBOXED, *freshness(document)], told.encode())
+        return Response(200, [*SANDBOXED, *freshness(document)], _checksum_document(told))
     place = address.of
     told = repo.digest(place.ref, address.algorithm)
     changes = place.is_moving or _may_change(repo)
-    return Response(200, [TEXT, *SANDBOXED, REVALIDATE if changes else FOR_EVER], told.encode())
+    return Response(200, [*SANDBOXED, REVALIDATE if changes else FOR_EVER], _checksum_document(told))
+
+
+def _checksum_document(told: str) -> Rendered:
+    return Rendered((Piece(told.encode()),), b"", "text/plain; charset=us-ascii", f'"{told}"')
+
+
+def exists(repo: Repo, request: Request, address: Address) -> bool:
+    """Whether what is derived, a checksum or metadata, can be read."""
+    try:
+        if isinstance(address, MetadataPlace):
+            _document(repo, request, address)
+        elif isinstance(address, ChecksumPlace) and isinstance(address.of, Place):
+            repo.open(address.of.ref)
+        elif isinstance(address, ChecksumPlace):
+            return exists(repo, request, address.of)
+    except NotFound:
+        return False
+    return True
 
 
 # --- metadata --------------------------------------------------------------------------------------------------------
@@ -183,7 +200,9 @@ def _metadata(repo: Repo, request: Request, place: MetadataPlace) -> Response:
 
 
 def _document(repo: Repo, request: Request, place: MetadataPlace) -> Rendered:
-    """Raises PackageNotFound where nothing is known at that level (G9)."""
+    """Raises PackageNotFound where nothing is known at that level (G9), FileNotFound for a signature."""
+    if place.beside:
+        raise FileNotFound(f"'{repo.key}' makes {METADATA} itself, and does not sign it")
     if place.version:
         return repo.document(metadata_ref(place), "", request.address)
     as_artifact, as_group = metadata_ref(place), ListingRef("packages", arguments=(("under", f"{place.group}:"),))

@@ -148,6 +148,11 @@ def test_maven_s5_sums_of_what_changes_are_never_compared_with_what_comes_next(m
 
 def test_maven_g7_e2_c1_sums_of_metadata_are_those_of_what_is_served(maven: Maven) -> None:
     maven.deploy(DEMO)
+    for path in (f"{JAR}.sha1", f"{DEMO.metadata}.sha1"):
+        for _ in range(2):
+            told = maven.get(path)
+            assert told.headers["etag"] == f'"{told.text}"' and told.headers["content-type"].startswith("text/plain")
+            assert maven.get(path, If_None_Match=told.headers["etag"]).status_code == 304
     for folder in (DEMO.metadata,):
         Maven.created(maven.put(f"{folder}.sha1", ZEROS["sha1"].encode()))
         answer = maven.get(folder)

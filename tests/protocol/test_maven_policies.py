@@ -125,6 +125,38 @@ def test_maven_w6_e22_a_request_without_a_body_is_no_empty_file(maven: Maven) ->
     assert maven.get(JAR).content == b""
 
 
+def test_maven_w6_conditions_of_uploads_and_removals(maven: Maven) -> None:
+    for headers in ({"If_Match": "*"}, {"If_Match": '"0"'}):
+        refused(maven.put(JAR, DATA, **headers), 412, "precondition_failed")
+    Maven.created(maven.put(JAR, DATA, If_None_Match="*"))
+    etag = maven.get(JAR).headers["etag"]
+    for headers in ({"If_None_Match": "*"}, {"If_None_Match": etag}, {"If_Match": '"0"'}):
+        refused(maven.put(JAR, DATA, **headers), 412, "precondition_failed")
+    Maven.created(maven.put(JAR, DATA, If_Match=etag))
+    refused(maven.ask("DELETE", JAR, headers={"If-Match": '"0"'}), 412, "precondition_failed")
+    assert maven.ask("DELETE", JAR, headers={"If-Match": etag}).status_code == 204
+
+
+def test_maven_w12_what_is_not_there_is_not_removed(maven: Maven) -> None:
+    derived = (f"{JAR}.sha1", DEMO.metadata, f"{DEMO.metadata}.sha1")
+    for path in (JAR, *derived):
+        missing(maven.delete(path))
+    maven.deploy(DEMO)
+    assert [maven.delete(path).status_code for path in derived] == [204] * 3
+    assert maven.versions() == ["1.0"], "what is derived goes with what it is derived from"
+
+
+def test_maven_v5_g7_a_signature_of_metadata_is_let_go(maven: Maven) -> None:
+    maven.deploy(DEMO)
+    for folder in ("org/example", DEMO.folder(), "org/example/demo", "org"):
+        for text in (b"one", b"two"):
+            for suffix in (".asc", ".asc.sha1", ".sigstore.json"):
+                data = b"0" * 40 if suffix.endswith("sha1") else text
+                Maven.created(maven.put(f"{folder}/{METADATA}{suffix}", data))
+                missing(maven.get(f"{folder}/{METADATA}{suffix}"))
+    assert METADATA + ".asc" not in maven.get(f"{DEMO.folder()}/").text
+
+
 # --- which versions --------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +231,19 @@ def test_maven_v6_s6_s7_e26_old_builds_leave_with_what_speaks_of_them(server: Se
     assert maven.get(f"{SNAPSHOT.path(build=BUILDS[0])}.sha1").status_code == 404
     assert maven.get(sources).status_code == 200, "nothing newer has sources"
     assert maven.problems() == []
+
+
+def test_maven_s7_e26_metadata_name_no_build_that_was_removed(maven: Maven) -> None:
+    """Gradle takes a file's name from `snapshot`: what stands there is there."""
+    for build in BUILDS[:2]:
+        maven.deploy(SNAPSHOT, build=build)
+    for kind in ("jar", "pom"):
+        assert maven.delete(SNAPSHOT.path(kind, build=BUILDS[1])).status_code == 204
+    told = maven.metadata(SNAPSHOT.folder())
+    named = "-".join(told.findtext(f"versioning/snapshot/{name}") or "" for name in ("timestamp", "buildNumber"))
+    assert maven.get(SNAPSHOT.path(build=named)).status_code == 200
+    maven.deploy(SNAPSHOT, build="20240201.030405-2")
+    assert maven.builds(SNAPSHOT)[("", "jar")] == "1.0-20240201.030405-2"
 
 
 def test_maven_v6_q10_the_bytes_of_old_builds_are_freed(tmp_path: Path) -> None:

@@ -427,7 +427,7 @@ def test_maven_e27_a10_names_that_look_alike_when_joined(server: Server) -> None
 def test_maven_w11_w14_i6_other_methods_are_not_known(maven: Maven, method: str) -> None:
     answer = maven.ask(method, JAR)
     assert answer.status_code == 405
-    assert {"GET", "HEAD", "PUT", "DELETE"} <= {name.strip() for name in answer.headers["allow"].split(",")}
+    assert {"GET", "HEAD", "PUT", "DELETE"} == {name.strip() for name in answer.headers["allow"].split(",")}
 
 
 def test_maven_n3_an_upgrade_to_http2_is_ignored(embedded: Server) -> None:

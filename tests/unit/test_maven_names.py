@@ -123,7 +123,6 @@ def test_maven_p7_e17_other_names_are_kept_as_they_are(path: str) -> None:
         ("b-1.0.jar.sha512", "sha512", "b-1.0.jar"),
         ("b-1.0.jar.asc.sha1", "sha1", "b-1.0.jar.asc"),
         ("b-1.0.jar.sigstore.json.md5", "md5", "b-1.0.jar.sigstore.json"),
-        ("maven-metadata.xml.sha1.md5", "md5", "maven-metadata.xml.sha1"),
     ],
 )
 def test_maven_p6_checksums_are_of_what_is_before_them(name: str, algorithm: str, plain: str) -> None:
@@ -141,6 +140,8 @@ def test_maven_p6_signatures_of_checksums_and_unknown_sums_are_files(name: str) 
     [
         ("org/example/demo/maven-metadata.xml", MetadataPlace(("org", "example", "demo"))),
         ("org/maven-metadata.xml", MetadataPlace(("org",))),
+        ("org/maven-metadata.xml.asc", MetadataPlace(("org",), beside=".asc")),
+        ("a/b/1-SNAPSHOT/maven-metadata.xml.asc", MetadataPlace(("a", "b"), "1-SNAPSHOT", ".asc")),
         ("org/example/maven-metadata.xml", MetadataPlace(("org", "example"))),
         ("log4j/log4j/maven-metadata.xml", MetadataPlace(("log4j", "log4j"))),
         ("a/commons-lang3/maven-metadata.xml", MetadataPlace(("a", "commons-lang3"))),
