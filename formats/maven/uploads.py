@@ -69,12 +69,22 @@ def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
         return DocumentBody(listing.METADATA_BYTES)
     if isinstance(address, ChecksumPlace):
         return DocumentBody(CHECKSUM_BYTES)
-    return StagedBody(algorithms=tuple(dict.fromkeys((*ALGORITHMS, *_announced(repo, address)))))
+    told = [name for name in repo.announced(address.ref) if name != "sha256"]
+    return StagedBody(
+        algorithms=tuple(dict.fromkeys((*ALGORITHMS, *told))),
+        limit=head.length,
+        may_be_held=_may_be_repeated(repo, address, head.length),
+    )
 
 
-def _announced(repo: Repo, address: Address) -> list[str]:
-    """Of which kinds there are checksums that came before the file: hashed while it comes."""
-    return [name for name in repo.announced(address.ref) if name != "sha256"] if isinstance(address, Place) else []
+def _may_be_repeated(repo: Repo, place: Place, length: int | None) -> bool:
+    """Whether this may be the file that is there, in a namespace that has no room for another one: a deploy that was cut is
+    repeated as a whole (W8)."""
+    remaining = repo.remaining_bytes() if length is not None else None
+    if remaining is None or length is None or length <= remaining:
+        return False
+    there = _held(repo, ListingRef("files", place.package, limit=1, arguments=(("under", place.path),)))
+    return any(entry.name == place.path and entry.size == length for entry in there.entries)
 
 
 def put(repo: Repo, request: Request, path: str) -> Response:

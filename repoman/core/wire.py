@@ -112,12 +112,14 @@ class DocumentBody:
 class StagedBody:
     """Streamed to the blob store, hashed once, durable before the view runs; the view sees a Staged.
 
-    `expect` is checked at the end of the stream (DigestInvalid); `algorithms` are hashed besides sha256.
+    `expect` is checked at the end of the stream (DigestInvalid); `algorithms` are hashed besides sha256. `may_be_held`:
+    these may be bytes that the namespace holds already, so that the quota is asked when they are known, not before.
     """
 
     expect: Digest | None = None
     algorithms: tuple[str, ...] = ()
     limit: int | None = None  # bytes; None: only the quota bounds it
+    may_be_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -647,6 +647,8 @@ def _needs_body(exchange: Exchange, plan: BodyPlan | None) -> bool:
 
 
 def _is_held(handle: RepositoryHandle, plan: StagedBody | PartsBody) -> bool:
+    if isinstance(plan, StagedBody) and plan.may_be_held:
+        return True
     expect = plan.expect if isinstance(plan, StagedBody) else None
     if expect is None or not expect.is_identity:
         return False

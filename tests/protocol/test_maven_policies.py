@@ -428,6 +428,10 @@ def test_maven_w13_l2_quota_is_403_in_words(server: Server, declared: bool) -> N
     assert maven.get(JAR).status_code == 404
     Maven.created(maven.put(JAR, b"x" * 2000))
     refused(maven.put(DEMO.path("war"), b"y" * 2000), 403, "quota_exceeded")
+    if declared:  # W8: there is no room for another one, and it needs none
+        Maven.created(maven.put(JAR, b"x" * 2000))
+        refused(maven.put(JAR, b"z" * 2000), 403, "quota_exceeded")
+        assert maven.get(JAR).content == b"x" * 2000
     assert server.admin.get(f"/api/v1/namespaces/{namespace}").json()["used_bytes"] == 2000
 
 
