@@ -18,7 +18,17 @@ from repoman.core.refs import FileRef, ListingRef
 from repoman.core.wire import Response, Route
 
 from . import complete, listing, package, plugins, uploads, versions, views
-from .names import ALGORITHMS, METADATA, build_order, folder_of, is_beside, place_of, split_checksum, split_package
+from .names import (
+    ALGORITHMS,
+    METADATA,
+    build_order,
+    check_target,
+    folder_of,
+    is_beside,
+    place_of,
+    split_checksum,
+    split_package,
+)
 
 POLICIES = ("mixed", "release", "snapshot")
 _PATH = r"(?P<path>.*)"
@@ -53,6 +63,7 @@ class Maven(FormatHandler):
             hot=views.hot,
             hot_headers=views.file_headers,
             name="file",
+            hot_options=True,
             hot_dated=True,
             by_revision=True,
             ref=views.ref,
@@ -82,6 +93,11 @@ class Maven(FormatHandler):
     def normalize(self, name: str) -> str:
         split_package(name)
         return name
+
+    def plain_target(self, raw_path: bytes) -> bytes:
+        if b"%" in raw_path:
+            check_target(raw_path)
+        return raw_path
 
     def version_key(self, version: str) -> Any:
         return versions.version_key(version)

@@ -101,9 +101,10 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
         changed = [listing.changed_at]
     if changed:
         lines.append(_line(4, "lastUpdated", moment(max(changed))))
-    if builds and newest:
+    told_of = _told_of(newest) if builds else []
+    if told_of:
         lines.append("    <snapshotVersions>")
-        for part, file in newest:
+        for part, file in told_of:
             lines.append("      <snapshotVersion>")
             if part.classifier:
                 lines.append(_line(8, "classifier", part.classifier))
@@ -115,6 +116,16 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
         lines.append("    </snapshotVersions>")
     lines.append("  </versioning>")
     return _document(lines)
+
+
+def _told_of(newest: Sequence[tuple[Part, ListedFile]]) -> list[tuple[Part, ListedFile]]:
+    """Without what clients do not look for, and without what speaks of a file that a newer one has replaced."""
+    newer = {(part.classifier, part.extension): part.build_order for part, _ in newest}
+    return [
+        (part, file)
+        for part, file in newest
+        if part.is_told and newer.get(part.subject, part.build_order) <= part.build_order
+    ]
 
 
 def builds_of(artifact: str, version: str, files: Iterable[ListedFile]) -> list[Part]:
@@ -173,7 +184,7 @@ def parse(ref: ListingRef, body: bytes) -> Listing:
 def _check_place(ref: ListingRef, root: Element) -> None:
     """Whoever says nothing of group or artifact is believed. A group's own metadata, which names plugins, has its name."""
     group, _, artifact = ref.package.partition(":")
-    told_group, told_artifact = _told(root, "groupId"), _told(root, "artifactId")
+    told_group, told_artifact = said(root, "groupId"), said(root, "artifactId")
     as_artifact = told_group in ("", group) and told_artifact in ("", artifact)
     as_group = ref.kind != "version" and told_group == ref.package.replace(":", ".").lstrip(".") and not told_artifact
     if not as_artifact and not as_group:
@@ -181,7 +192,7 @@ def _check_place(ref: ListingRef, root: Element) -> None:
         raise ContentInvalid(f"the metadata of '{ref.package}' are about '{told}'", reason=ELSEWHERE)
 
 
-def _told(parent: Element, path: str) -> str:
+def said(parent: Element, path: str) -> str:
     """The text at the path; what was written for want of a value is none (M7)."""
     found = text(parent, path)
     return "" if found == NULL else found
@@ -200,9 +211,9 @@ def _versions(root: Element) -> Iterator[str]:
 def plugins_in(root: Element) -> Iterator[Plugin]:
     """The plugins that a group's metadata name."""
     for each in root.iterfind("plugins/plugin"):
-        prefix, artifact = _told(each, "prefix")[:TEXT_LENGTH], _told(each, "artifactId")[:TEXT_LENGTH]
+        prefix, artifact = said(each, "prefix")[:TEXT_LENGTH], said(each, "artifactId")[:TEXT_LENGTH]
         if prefix and artifact:
-            yield Plugin(prefix, artifact, _told(each, "name")[:TEXT_LENGTH] or artifact)
+            yield Plugin(prefix, artifact, said(each, "name")[:TEXT_LENGTH] or artifact)
 
 
 def builds_in(root: Element, version: str) -> Iterator[str]:
@@ -223,7 +234,7 @@ def _parse_snapshot(ref: ListingRef, root: Element) -> Listing:
     changed = _read_moment(text(root, "versioning/lastUpdated"))
     files: dict[str, ListedFile] = {}
     for each in root.iterfind("versioning/snapshotVersions/snapshotVersion"):
-        value, extension, classifier = _told(each, "value"), _told(each, "extension"), _told(each, "classifier")
+        value, extension, classifier = said(each, "value"), said(each, "extension"), said(each, "classifier")
         if not extension or _NOT_IN_NAME.search(f"{classifier}{extension}"):
             continue
         if not value or (value != version and not _is_build_of(value, version)):
@@ -243,7 +254,7 @@ def _parse_snapshot(ref: ListingRef, root: Element) -> Listing:
 
 def _is_build_of(value: str, version: str) -> bool:
     found = BUILD.match(value)
-    return found is not None and f"{found['base']}{SNAPSHOT}" == version
+    return found is not None and found["base"] == version[: -len(SNAPSHOT)]
 
 
 def _read_moment(given: str) -> datetime.datetime | None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from repoman.core import conditions
+from repoman.core.actor import Action
+from repoman.core.conditions import Conditions
 from repoman.core.digest import find_hex
 from repoman.core.errors import (
     BadRequest,
@@ -32,11 +35,11 @@ from repoman.core.wire import (
     Request,
     Response,
     StagedBody,
+    check_sent,
     check_whole,
 )
 
-from . import listing, plugins
-from .complete import CHANGES, EXPECTED
+from . import listing, plugins, views
 from .names import (
     ALGORITHMS,
     Address,
@@ -45,7 +48,7 @@ from .names import (
     MetadataPlace,
     Place,
     build_prefix,
-    check_version,
+    is_version,
     parse,
     place_of,
     split_package,
@@ -65,11 +68,27 @@ def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
         raise MethodNotAllowed("folders are not uploaded; put files", allow=["GET", "HEAD"])
     check_policy(repo, address)
     check_whole(head)
+    check_sent(head)
     if isinstance(address, MetadataPlace):
         return DocumentBody(listing.METADATA_BYTES)
     if isinstance(address, ChecksumPlace):
         return DocumentBody(CHECKSUM_BYTES)
-    return StagedBody(algorithms=ALGORITHMS)
+    told = [name for name in repo.announced(address.ref) if name != "sha256"]
+    return StagedBody(
+        algorithms=tuple(dict.fromkeys((*ALGORITHMS, *told))),
+        limit=head.length,
+        may_be_held=_may_be_repeated(repo, address, head.length),
+    )
+
+
+def _may_be_repeated(repo: Repo, place: Place, length: int | None) -> bool:
+    """Whether this may be the file that is there, in a namespace that has no room for another one: a deploy that was cut is
+    repeated as a whole (W8)."""
+    remaining = repo.remaining_bytes() if length is not None else None
+    if remaining is None or length is None or length <= remaining:
+        return False
+    there = _held(repo, ListingRef("files", place.package, limit=1, arguments=(("under", place.path),)))
+    return any(entry.name == place.path and entry.size == length for entry in there.entries)
 
 
 def put(repo: Repo, request: Request, path: str) -> Response:
@@ -83,16 +102,13 @@ def put(repo: Repo, request: Request, path: str) -> Response:
         _put_checksum(repo, address, request.body.data)
     else:
         assert isinstance(address, Place) and isinstance(request.body, Staged)
-        _put_file(repo, address, request.body)
+        _put_file(repo, address, request.body, conditions.of(request.headers))
     return Response(201, [*CREATED, ("Location", f"{request.mount}/{link(path)}")])
 
 
-def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
-    # All that a checksum which came before may have said of it, but for SHA-512.
+def _put_file(repo: Repo, place: Place, staged: Staged, asked: Conditions) -> None:
     metadata: dict[str, object] = {name: staged.others[name] for name in ALGORITHMS}
     metadata["sha256"] = staged.digest.hex
-    if repo.options.allow_redeploy:
-        metadata[CHANGES] = True
     about: dict[str, object] | None = None
     look_again = False
     if place.part is not None and place.part.is_pom:
@@ -109,6 +125,8 @@ def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
             package=place.package,
             files=(NewFile(place.path, staged, media_type="", metadata=metadata, is_moving=place.is_moving),),
             may_replace=repo.options.allow_redeploy,
+            if_match=asked.if_match,
+            if_none_match=asked.if_none_match,
             gather=(gather_of(repo, place),),
             package_metadata=about,
         )
@@ -200,11 +218,13 @@ def _put_checksum(repo: Repo, address: ChecksumPlace, data: bytes) -> None:
     place = address.of
     if place.is_moving or repo.options.allow_redeploy:
         return  # it may be about the bytes that are there, or about those that are coming
-    try:
-        actual = repo.digest(place.ref, address.algorithm, of_target=True)
-    except NotFound:
-        _expect(repo, place, address.algorithm, told)
-        return
+    actual = _digest(repo, place, address.algorithm)
+    if actual is None:
+        if repo.announce(place.ref, address.algorithm, told):
+            return  # it came before its file, which is judged by it (C8)
+        actual = _digest(repo, place, address.algorithm)
+        if actual is None:
+            return  # the file came and went
     if actual != told:
         raise BadRequest(
             f"'{place.name}' has the {address.algorithm} {actual}, not {told}: it was changed on its way, or is another "
@@ -214,25 +234,22 @@ def _put_checksum(repo: Repo, address: ChecksumPlace, data: bytes) -> None:
         )
 
 
-def _expect(repo: Repo, place: Place, algorithm: str, told: str) -> None:
-    """Keep a checksum that came before its file, to judge the file by it (C8). The last one said counts: of a deploy that
-    was cut and is repeated with other bytes there is an older one."""
-    path = f"{place.path}.{algorithm}"
-    said = NewFile(path, repo.stage_bytes(told.encode()), is_moving=True, metadata={EXPECTED: told})
-    repo.publish(
-        Publication(
-            package=place.package,
-            files=(said,),
-            gather=(gather_of(repo, place),),
-        )
-    )
+def _digest(repo: Repo, place: Place, algorithm: str) -> str | None:
+    """None where the file is not here."""
+    try:
+        return repo.digest(place.ref, algorithm, of_target=True)
+    except NotFound:
+        return None
 
 
 def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
-    """Check it, and show what it names and is here: that its publisher has uploaded all of it. It adds nothing itself."""
+    """Check it, and show what it names and is here: that its publisher has uploaded all of it. It adds nothing itself. A
+    signature of it cannot be true of what is derived, and is let go."""
+    if place.beside:
+        return
     root = load(data.removeprefix(b"\xef\xbb\xbf").lstrip(), root="metadata")
     here = place.package.split(":")
-    told = [text(root, name) or own for name, own in zip(("groupId", "artifactId"), here, strict=True)]
+    told = [listing.said(root, name) or own for name, own in zip(("groupId", "artifactId"), here, strict=True)]
     has_versions = root.find("versioning") is not None
     if has_versions and told != here:
         raise BadRequest(f"the metadata is about {':'.join(told)[:400]}, and its address about {place.package}")
@@ -250,8 +267,8 @@ def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
         known = {entry.name for entry in releases.entries}
         # What is new stands last, or is said to be; through a virtual repository many more are named that others have.
         new = [version for version in dict.fromkeys([*latest, *reversed(named)]) if version and version not in known]
-        checked = [check_version(version) for version in new[:ANNOUNCED_MOST]]
-        _show(repo, place.package, [Gather(version, f"{version}/", is_whole=True) for version in checked])
+        possible = [version for version in new if is_version(version)][:ANNOUNCED_MOST]
+        _show(repo, place.package, [Gather(version, f"{version}/", is_whole=True) for version in possible])
     _keep_told(repo, place.group, list(listing.plugins_in(root))[-ANNOUNCED_MOST:])
 
 
@@ -295,21 +312,28 @@ def _held(repo: Repo, ref: ListingRef) -> Listing:
 
 
 def delete(repo: Repo, request: Request, path: str) -> Response:
+    """What is derived goes with what it is derived from."""
     address = parse(path)
+    missing = FileNotFound(f"'{repo.key}' has no file '{path}'")
     if isinstance(address, Place):
         try:
-            repo.remove_file(address.ref)
+            repo.remove_file(address.ref, if_match=conditions.of(request.headers).if_match)
         except PackageNotFound:
-            raise FileNotFound(f"'{repo.key}' has no file '{path}'") from None
+            raise missing from None
     elif isinstance(address, FolderPlace):
         raise MethodNotAllowed(
             "folders are not deleted as a whole; delete files, or versions through the API", allow=["GET", "HEAD"]
         )
-    elif isinstance(address, ChecksumPlace) and isinstance(address.of, Place):
-        with suppress(NotFound):  # what is here is what was said of a file that has not come
-            repo.remove_file(FileRef(address.of.package, f"{address.of.path}.{address.algorithm}"))
-    # What is derived goes with what it is derived from.
+    elif not _retracts(repo, address) and repo.may(Action.READ) and not views.exists(repo, request, address):
+        raise missing
     return Response(204, CREATED)
+
+
+def _retracts(repo: Repo, address: Address) -> bool:
+    """Whether it was what is told of a file that has not come."""
+    if not isinstance(address, ChecksumPlace) or not isinstance(address.of, Place):
+        return False
+    return repo.retract(address.of.ref, address.algorithm)
 
 
 def check_policy(repo: Repo, address: Address) -> None:

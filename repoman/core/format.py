@@ -64,6 +64,12 @@ class Repo(Protocol):
     @property
     def is_anonymously_readable(self) -> bool: ...
 
+    @property
+    def content_options(self) -> Sequence[Any]:
+        """The options of all local repositories that what is read may come from: its own, or those of a virtual one's
+        members."""
+        ...
+
     def open(self, ref: FileRef, *, promise: bool = False) -> FileEntry:
         """A live file. `promise`: the caller will rely on it being here (HEAD before a push): the grace counts anew."""
         ...
@@ -101,6 +107,20 @@ class Repo(Protocol):
         ...
 
     def publish(self, publication: Publication) -> Published: ...
+
+    def announce(self, ref: FileRef, algorithm: str, told: str) -> bool:
+        """Keep a digest that is told of a file before the file comes: for a short time, in which the file is published with
+        that digest or not at all (ContentInvalid). Nothing is visible of it. False where the file is there. For formats
+        whose files may wait."""
+        ...
+
+    def announced(self, ref: FileRef) -> Mapping[str, str]:
+        """Algorithm → hex of what was announced of a file and still counts."""
+        ...
+
+    def retract(self, ref: FileRef, algorithm: str) -> bool:
+        """Take back what was announced; whether anything was."""
+        ...
 
     def attach(
         self, package: str, path: str, staged: Staged, *, media_type: str = "", spent_upload_id: str = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 from django.db.models import Exists, OuterRef, TextField
@@ -36,7 +36,7 @@ from repoman.db.prepared import Prepared
 from repoman.events.record import record
 from repoman.policy import gates, quota
 
-from . import suspect
+from . import announced, suspect
 from .transactions import write
 from .upload import spend, take
 
@@ -117,9 +117,7 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
 
     Raises ContentMissing, Conflict, PreconditionFailed, Forbidden, QuotaExceeded, RepositoryNotFound.
     """
-    staged = [item.staged for item in publication.files]
-    if publication.version is not None and publication.version.document is not None:
-        staged.append(publication.version.document)
+    staged = _staged_in(publication)
     damaged = damaged_keys(staged)
 
     def block() -> _Change:
@@ -133,6 +131,8 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
             _refuse_twin(package)
         _judge_subjects(publication, package)
         for new_file in publication.files:
+            if change.handler.files_may_wait and not new_file.is_moving:
+                announced.judge(change.repository, package.name, new_file)
             _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex])
         if publication.rivals:
             _refuse_rivals(change, publication)
@@ -153,8 +153,14 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         change.finish(package)
         return change
 
+    change: _Change | None = None
     try:
-        change = write(block)
+        while change is None:
+            try:
+                change = write(block)
+            except announced.Unhashed as lacking:  # a digest was told while the file came
+                publication = _hashed(publication, lacking)
+                staged = _staged_in(publication)
     except BaseException:
         store.discard([key for key in (item.storage_key for item in staged) if not selectors.is_named(key)])
         raise
@@ -162,6 +168,24 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
     for digest in change.healed:
         suspect.note_change(digest, is_back=True)
     return Published(change.revision or change.repository.revision, change.created, change.replaced)
+
+
+def _staged_in(publication: Publication) -> list[Staged]:
+    staged = [item.staged for item in publication.files]
+    if publication.version is not None and publication.version.document is not None:
+        staged.append(publication.version.document)
+    return staged
+
+
+def _hashed(publication: Publication, lacking: announced.Unhashed) -> Publication:
+    """The same, with a digest more of one of its files."""
+
+    def hashed(staged: Staged) -> Staged:
+        found = announced.digest_of(staged, lacking.algorithm)
+        return replace(staged, others={**staged.others, lacking.algorithm: found})
+
+    files = [replace(new, staged=hashed(new.staged)) if new.path == lacking.path else new for new in publication.files]
+    return replace(publication, files=tuple(files))
 
 
 def _refuse_twin(package: Package) -> None:

@@ -501,3 +501,13 @@ def test_maven_w5_deletes_and_deploys_of_one_version_at_once(maven: Maven) -> No
         there = [kind for kind in ("jar", "pom") if maven.get(at.path(kind)).status_code == 200]
         assert bool(there) >= is_listed and (is_listed or len(there) < 2)
     assert maven.problems() == []
+
+
+def test_maven_g1_m7_what_makes_no_sense_in_metadata_is_passed_over(maven: Maven) -> None:
+    Maven.created(maven.put(DEMO.path(), b"a jar without its POM"))
+    body = (
+        "<metadata><groupId>null</groupId><artifactId>demo</artifactId><versioning><release>9/8</release><versions>"
+        "<version>1.0</version><version>9/8</version><version>null</version></versions></versioning></metadata>"
+    )
+    Maven.created(maven.put(DEMO.metadata, body.encode()))
+    assert maven.versions() == ["1.0"]

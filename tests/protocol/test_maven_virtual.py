@@ -257,3 +257,11 @@ def test_maven_i4_folders_of_a_virtual_show_what_locals_hold(server: Server, ups
     assert '<a href="demo/">demo/</a>' in page and '<a href="second/">second/</a>' in page
     assert '<a href="1.0/">1.0/</a>' in get(server, virtual, "org/example/second/").text
     assert '<a href="second-1.0.jar">second-1.0.jar</a>' in get(server, virtual, "org/example/second/1.0/").text
+
+
+def test_maven_c8_h3_a_checksum_without_its_file_claims_no_name(server: Server, upstream: Upstream) -> None:
+    offer(upstream, DEMO, "1.0")
+    _, first, _, virtual = members(server, upstream)
+    put(server, virtual, f"{at('2.0').path()}.sha1", b"0" * 40)
+    assert listed(server, virtual) == ["1.0"]
+    assert server.admin.get(f"/api/v1/repositories/{first}/packages").json()["items"] == []

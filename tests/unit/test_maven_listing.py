@@ -211,6 +211,21 @@ def test_maven_m2_s2_s6_of_a_snapshot_with_builds() -> None:
     assert {each.text for each in root.iter("updated")} == {"20240102030405"}
 
 
+def test_maven_p6_e32_what_clients_do_not_look_for_is_not_told() -> None:
+    names = (".jar", ".jar.asc", ".jar.sha512.asc", ".jar.asc.sha1.asc", "", "-x")
+    root = read(version_ref(), builds(*(f"1.0-{BUILDS[0]}{name}" for name in names)))
+    assert set(values(root)) == {("", "jar"), ("", "jar.asc")}
+    assert root.findtext("versioning/snapshot/buildNumber") == "1"
+    alone = read(version_ref(), builds(f"1.0-{BUILDS[0]}"))
+    assert alone.find("versioning/snapshotVersions") is None
+
+
+def test_maven_a2_s6_a_signature_is_told_with_the_file_that_it_is_of() -> None:
+    new, old = f"1.0-{BUILDS[1]}", f"1.0-{BUILDS[0]}"
+    root = read(version_ref(), builds(f"{new}.jar", f"{old}.jar", f"{old}.jar.asc", f"{old}.zip", f"{old}.zip.asc"))
+    assert values(root) == {("", "jar"): new, ("", "zip"): old, ("", "zip.asc"): old}
+
+
 def test_maven_s5_of_a_snapshot_under_its_plain_name() -> None:
     root = read(version_ref(), builds("1.0-SNAPSHOT.jar", "1.0-SNAPSHOT.pom"))
     assert root.findtext("versioning/snapshot/localCopy") == "true"
