@@ -54,7 +54,7 @@ from repoman.transfer.flight import Flight
 
 from . import body, hot
 from .afterwards import Afterwards
-from .exchange import ANSWER, ClientGone, Exchange, request_id_of
+from .exchange import ClientGone, Exchange, request_id_of
 from .fetching import Fetches
 from .origin import Origin, Origins
 from .pools import pools
@@ -496,13 +496,9 @@ class Edge:
             if data is not None:
                 if method == "HEAD":
                     data = b""
-                answer = scope.get(ANSWER)
-                if answer is not None:
-                    await answer(memo.head + request_id.encode() + b"\r\n", data)
-                else:
-                    whole = [*memo.whole, (b"x-request-id", request_id.encode())]
-                    await send({"type": "http.response.start", "status": 200, "headers": whole})
-                    await send({"type": "http.response.body", "body": data})
+                whole = [*memo.whole, (b"x-request-id", request_id.encode())]
+                await send({"type": "http.response.start", "status": 200, "headers": whole})
+                await send({"type": "http.response.body", "body": data})
                 around.afterwards.note(
                     around.loop,
                     (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from repoman.core.clock import monotonic, new_id
@@ -20,18 +19,6 @@ Pairs = Sequence[tuple[bytes, bytes]]
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{7,63}\Z")
 NO_BODY_STATUSES = frozenset({204, 304})
 DRAINED_BYTES = 1024 * 1024
-
-
-# Where the server takes a whole answer at once: `await scope[ANSWER](head, body)`, the head as bytes from the status
-# line on, each line ended, without Server, Date and Connection, which it adds. Without it, answers go through `send`.
-ANSWER = "repoman.answer"
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-
-def head_of(status: int, headers: Pairs) -> bytes:
-    """The status line and header lines as they go over the wire."""
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return line + b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 class ClientGone(Exception):
@@ -159,12 +146,6 @@ class Exchange:
         headers.append((b"x-request-id", self.request_id.encode()))
         if self.is_head or status in NO_BODY_STATUSES:
             body, more = b"", ()
-        answer = self.scope.get(ANSWER)
-        if answer is not None and not reason and not more:
-            self.status = status
-            self.sent = len(body)
-            await answer(head_of(status, headers), body)
-            return
         await self.start(status, headers, reason)
         for following in more:
             await self.push(body)

@@ -27,7 +27,6 @@ from repoman.core.digest import Digest
 from repoman.core.records import BlobRef, Rendered
 from repoman.ops.logs import logger
 
-from .exchange import head_of
 from .serve import Pairs, blob_headers
 from .small import Bounded, Recent
 from .target import Target
@@ -322,19 +321,14 @@ def configured() -> SqliteLookup | PostgresqlLookup:
 
 @dataclass(slots=True)
 class Memo:
-    """Headers made from a row, kept with the target as long as the row says the same. `whole` includes the length,
-
-    and `head` is the same as it goes over the wire, up to the request's id.
-
-    `version` is the database's from before the row was read.
-    """
+    """Headers made from a row, kept with the target as long as the row says the same. `whole` includes the length;
+    `version` is the database's from before the row was read."""
 
     row: Row
     version: bytes | None
     ref: BlobRef
     lines: Pairs
     whole: Pairs
-    head: bytes
     etag: str
     modified: float | None
 
@@ -363,8 +357,7 @@ def memo_of(target: Target, row: Row, version: bytes | None) -> Memo:
     modified = _timestamp(first_seen_at) if route.hot_dated else None
     lines, etag = blob_headers(headers, ref, etag=None, modified=modified)
     whole = [*lines, (b"content-length", str(size).encode())]
-    head = head_of(200, whole) + b"x-request-id: "
-    memo = target.memo = Memo(row, version, ref, lines, whole, head, etag, modified)
+    memo = target.memo = Memo(row, version, ref, lines, whole, etag, modified)
     return memo
 
 
