@@ -24,6 +24,7 @@ from . import listing, names, package, views
 INDEX_BYTES = 128 * 1024 * 1024
 _ACCEPT = "application/x-yaml, application/yaml;q=0.9, text/yaml;q=0.9, */*;q=0.5"
 _FILE = r"(?:charts/)?(?P<file>[^/]+\.tgz(?:\.prov)?)"
+_FILE_OF = r"charts/(?P<name>[^/]+)/(?P<file>[^/]+\.tgz(?:\.prov)?)"
 _CHART = r"api/charts/(?P<name>[^/]+)"
 _VERSION = _CHART + r"/(?P<version>[^/]+)"
 _READ = ("GET", "HEAD")
@@ -46,17 +47,21 @@ class Helm(FormatHandler):
     names_differ_by_case: ClassVar[bool] = False
     routes: ClassVar[tuple[Route, ...]] = (
         Route(_READ, r"index\.yaml", Action.READ, views.index, name="index", by_revision=True, ref=views.index_ref),
-        Route(
-            _READ,
-            _FILE,
-            Action.READ,
-            views.file,
-            hot=views.hot_file,
-            hot_headers=views.file_headers,
-            name="file",
-            ref=views.file_ref,
+        *(
+            Route(
+                _READ,
+                pattern,
+                Action.READ,
+                views.file,
+                hot=views.hot_file,
+                hot_headers=views.file_headers,
+                name=name,
+                ref=views.file_ref,
+            )
+            for name, pattern in (("file", _FILE), ("file_of", _FILE_OF))
         ),
         Route(("PUT",), _FILE, Action.PUBLISH, views.put_file, admit=views.admit_file, name="put"),
+        Route(("PUT",), _FILE_OF, Action.PUBLISH, views.put_file, admit=views.admit_file, name="put_of"),
         Route(_READ, r"api/charts/?", Action.READ, views.charts, name="charts", ref=lambda: views.INDEX),
         Route(
             ("POST",), r"api/charts/?", Action.PUBLISH, views.post_charts, admit=views.admit_charts, name="post_chart"

@@ -20,7 +20,6 @@ from repoman.core.errors import (
     FileNotFound,
     NameInvalid,
     NotFound,
-    PackageNotFound,
     Unavailable,
     VersionNotFound,
 )
@@ -74,40 +73,35 @@ def not_the_index(repo: Repo, request: Request) -> Response:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def file_ref(file: str) -> FileRef | None:
-    found = names.readings(file)
-    return FileRef(found[0][0], file) if found else None
+def file_ref(file: str, name: str = "") -> FileRef | None:
+    return next(iter(names.refs(file, name)), None)
 
 
-def hot_file(file: str) -> HotLookup | None:
-    ref = file_ref(file)
-    return HotLookup("file", ref.package, ref.path) if ref is not None else None
+def hot_file(file: str, name: str = "") -> HotLookup | None:
+    found = names.refs(file, name)
+    return HotLookup("file", found[0].package, found[0].path) if len(found) == 1 else None
 
 
-def file(repo: Repo, request: Request, file: str) -> Response:
+def file(repo: Repo, request: Request, file: str, name: str = "") -> Response:
     """An archive or the provenance beside it."""
-    entry = repo.open(_found(repo, file))
+    entry = repo.open(_found(repo, file, name))
     headers = file_headers(name=entry.path, media_type=entry.blob.media_type, digest=entry.blob.digest.hex)
     return Response(200, headers, entry.blob)
 
 
-def _found(repo: Repo, file: str) -> FileRef:
-    """The file of the chart that has it: names and versions may both have dashes. Of two that have it, in a virtual
-    repository, what was published here comes before an upstream's. Raises FileNotFound."""
-    readings = names.readings(file)
-    if not readings:
+def _found(repo: Repo, file: str, name: str = "") -> FileRef:
+    """The file of the chart that has it: names and versions may both have dashes. Of several, in a virtual repository, the
+    first member's; a provenance file is that of the archive. Raises FileNotFound."""
+    refs = names.refs(file, name)
+    if not refs:
         raise FileNotFound(f"{repo.key} has no file '{shown(file)}'")
-    upstreams: list[str] = []
-    for name, version in readings if len(readings) > 1 else ():
-        try:
-            found = repo.listing(ListingRef("versions", name))
-        except PackageNotFound:
-            continue
-        for listed in (listed for entry in found.entries if entry.name == version for listed in entry.files):
-            if listed.path == file and not listed.url:
-                return FileRef(name, file)
-            upstreams += [name] if listed.path == file else []
-    return FileRef(upstreams[0] if upstreams else readings[0][0], file)
+    if len(refs) == 1:
+        return refs[0]
+    archives = {FileRef(ref.package, file.removesuffix(names.PROVENANCE)): ref for ref in refs}
+    found = repo.first_of(tuple(archives))
+    if found is not None:
+        return archives[found]
+    return repo.first_of(refs) or refs[0]
 
 
 def file_headers(
@@ -262,12 +256,12 @@ def post_provenance(repo: Repo, request: Request) -> Response:
     return _save(repo, request, provenance=request.body)
 
 
-def put_file(repo: Repo, request: Request, file: str) -> Response:
+def put_file(repo: Repo, request: Request, file: str, name: str = "") -> Response:
     """As other tools and plain HTTP clients publish: under the name that the content must have."""
     assert isinstance(request.body, Staged)
     if file.endswith(names.PROVENANCE):
-        return _save(repo, request, provenance=request.body, named=file)
-    return _save(repo, request, chart=request.body, named=file)
+        return _save(repo, request, provenance=request.body, named=(name, file))
+    return _save(repo, request, chart=request.body, named=(name, file))
 
 
 def delete(repo: Repo, request: Request, name: str, version: str) -> Response:
@@ -276,7 +270,12 @@ def delete(repo: Repo, request: Request, name: str, version: str) -> Response:
 
 
 def _save(
-    repo: Repo, request: Request, *, chart: Staged | None = None, provenance: Staged | None = None, named: str = ""
+    repo: Repo,
+    request: Request,
+    *,
+    chart: Staged | None = None,
+    provenance: Staged | None = None,
+    named: tuple[str, str] = ("", ""),
 ) -> Response:
     """Publish what came, all of it or nothing. 201 also for what is there already, byte for byte."""
     staged = [one for one in (chart, provenance) if one is not None]
@@ -293,8 +292,9 @@ def _save(
     return answer({"saved": True}, 201)
 
 
-def _publication(repo: Repo, chart: Staged | None, provenance: Staged | None, named: str) -> Publication:
-    """What becomes visible. Raises ContentInvalid, NameInvalid, BadRequest for what does not hold together."""
+def _publication(repo: Repo, chart: Staged | None, provenance: Staged | None, named: tuple[str, str]) -> Publication:
+    """What becomes visible. `named`: the chart and the file that the address names, where it does. Raises ContentInvalid,
+    NameInvalid, BadRequest for what does not hold together."""
     about = repo.inspect("chart" + names.CHART, chart) if chart is not None else None
     proof = repo.inspect("chart" + names.CHART + names.PROVENANCE, provenance) if provenance is not None else None
     if about is not None and proof is not None and (about.name, about.version) != (proof.name, proof.version):
@@ -306,8 +306,12 @@ def _publication(repo: Repo, chart: Staged | None, provenance: Staged | None, na
     assert facts is not None
     archive = names.file_name(facts.name, facts.version)
     beside = archive + names.PROVENANCE
-    if named and named != (archive if chart is not None else beside):
-        raise NameInvalid(f"the content is '{shown(archive)}', and was sent under '{shown(named)}'")
+    ours = archive if chart is not None else beside
+    if named[0] not in ("", facts.name) or named[1] not in ("", ours):
+        sent = "/".join(one for one in named if one)
+        raise NameInvalid(
+            f"the content is '{shown(ours)}' of '{shown(facts.name)}', and was sent under '{shown(sent)}'"
+        )
     files = tuple(_files(archive, chart, about, provenance, proof))
     return Publication(
         facts.name,

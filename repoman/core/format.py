@@ -76,6 +76,11 @@ class Repo(Protocol):
         """A live version, by its own name or through a tag."""
         ...
 
+    def first_of(self, refs: Sequence[FileRef]) -> FileRef | None:
+        """Of files that clients may mean by one address, the one that is there; of several members of a virtual repository
+        the first one's. None where there is none. Raises as `listing`."""
+        ...
+
     def listing(self, ref: ListingRef) -> Listing: ...
 
     def document(self, ref: ListingRef, form: str, address: str) -> Rendered:
