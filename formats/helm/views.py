@@ -234,8 +234,10 @@ def post_charts(repo: Repo, request: Request) -> Response:
         raise
     try:
         return _save(repo, request, chart=chart, provenance=provenance)
-    except AlreadyThere:
-        raise AlreadyThere("chart already exists") from None
+    except AlreadyThere as error:
+        if str(error.detail["path"]).endswith(names.PROVENANCE):
+            raise
+        raise AlreadyThere("chart already exists", **error.detail) from None
 
 
 def _of_form(parts: Parts) -> tuple[Staged | None, Staged | None]:
@@ -282,13 +284,16 @@ def _save(
     try:
         publication = _publication(repo, chart, provenance, named)
         may_replace = "force" in request.query and bool(repo.options.allow_overwrite)
-        repo.publish(replace(publication, may_replace=may_replace))
+        published = repo.publish(replace(publication, may_replace=may_replace))
     except BaseException as error:
         for one in staged:
             repo.discard(one)
         if isinstance(error, Conflict) and "digest" in error.detail:
-            raise AlreadyThere("file already exists", reason=error.message) from None
+            raise AlreadyThere("file already exists", reason=error.message, path=error.detail["path"]) from None
         raise
+    if published.dropped:
+        gone = " and ".join(f"'{path}'" for path in published.dropped)
+        return answer({"saved": True, "warning": f"{gone} spoke of other bytes and is not there any more"}, 201)
     return answer({"saved": True}, 201)
 
 

@@ -122,10 +122,48 @@ def test_helm_p4_provenance_of_other_bytes_is_refused(charts: Charts) -> None:
     refused(charts.form(chart=samples.chart(version="3.0.0"), prov=PROOF), 400)
     refused(charts.form(chart=DATA, prov=wrong), 400, "sha256")
     assert charts.get("charts/demo-1.0.0.tgz.prov").status_code == 404 and charts.versions() == ["1.0.0"]
-    # and the other way round: what waits for a chart of other bytes
-    saved(charts.post(samples.provenance(samples.chart(version="2.0.0", text="a"), version="2.0.0"), "api/prov"))
-    refused(charts.post(samples.chart(version="2.0.0", text="b")), 409, "demo-2.0.0.tgz.prov")
-    saved(charts.post(samples.chart(version="2.0.0", text="a")))
+
+
+def test_helm_p4_m5_provenance_that_waits_does_not_bind(server: Server, charts: Charts) -> None:
+    """Whatever somebody has sent to `api/prov` before, a chart is published: with its provenance, or without."""
+    stranger = charts.as_other(server.user(charts.key, "publisher"))
+    owner = charts.as_other(server.user(charts.key, "publisher"))
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        other = samples.chart(version=version, text="never published")
+        saved(stranger.post(samples.provenance(other, version=version), "api/prov"))
+    saved(owner.form(chart=DATA, prov=PROOF))
+    assert charts.get("charts/demo-1.0.0.tgz.prov").content == PROOF
+    # alone: the answer and the audit log say what became of what had waited
+    file, data = "demo-2.0.0.tgz.prov", samples.chart(version="2.0.0")
+    answer = owner.post(data)
+    assert answer.status_code == 201 and answer.json()["saved"] is True and file in answer.json()["warning"]
+    refused(charts.get(f"charts/{file}"), 404)
+    saved(owner.post(samples.provenance(data, version="2.0.0"), "api/prov"))
+    # what one was told is kept is not pushed out by another's that waits as well
+    file, data = "demo-3.0.0.tgz.prov", samples.chart(version="3.0.0")
+    proof = samples.provenance(data, version="3.0.0")
+    refused(owner.post(proof, "api/prov"), 409, "together")
+    refused(owner.form(prov=proof), 409, f"'{file}' is there from somebody else")
+    saved(stranger.post(samples.provenance(data, version="3.0.0", home="again"), "api/prov"))
+    saved(charts.post(proof, "api/prov"))  # a maintainer
+    saved(owner.post(data))
+    assert charts.get(f"charts/{file}").content == proof and charts.versions() == ["3.0.0", "2.0.0", "1.0.0"]
+    audit = server.admin.get("/api/v1/audit", params={"namespace": charts.key.split("/")[0]}).json()["items"]
+    gone = [row for row in audit if row["subject"] == "demo/demo-2.0.0.tgz.prov" and row["kind"] == "file:delete"]
+    assert len(gone) == 1 and "other bytes" in gone[0]["detail"]["because"]
+    replaced = [row["subject"] for row in audit if row["kind"] == "file:replace" and row["detail"]["replaced"]]
+    assert sorted(replaced) == ["demo/demo-1.0.0.tgz.prov", "demo/demo-3.0.0.tgz.prov", "demo/demo-3.0.0.tgz.prov"]
+    assert charts.problems() == []
+
+
+def test_helm_m3_p4_a_chart_exists_already_only_where_it_does(charts: Charts) -> None:
+    saved(charts.form(chart=DATA, prov=PROOF))
+    other = samples.provenance(DATA, home="signed again")
+    for answer in (charts.form(chart=DATA, prov=other), charts.form(prov=other), charts.post(other, "api/prov")):
+        refused(answer, 409, "demo-1.0.0.tgz.prov")
+        assert answer.json()["error"] == "file already exists"
+    assert charts.form(chart=OTHER, prov=samples.provenance(OTHER)).json()["error"] == "chart already exists"
+    assert charts.get("charts/demo-1.0.0.tgz.prov").content == PROOF
 
 
 def test_m5_a_form_is_published_whole_or_not_at_all(charts: Charts) -> None:
@@ -162,7 +200,8 @@ def test_helm_m3_h4_13_18_force_without_a_value(server: Server, forced: Charts) 
 
 def test_helm_p5_i25_a_provenance_file_goes_with_what_it_speaks_of(forced: Charts) -> None:
     saved(forced.form(chart=DATA, prov=PROOF))
-    saved(forced.post(OTHER, "api/charts?force"))
+    answer = forced.post(OTHER, "api/charts?force")
+    assert answer.status_code == 201 and "demo-1.0.0.tgz.prov" in answer.json()["warning"]
     refused(forced.get("charts/demo-1.0.0.tgz.prov"), 404)
     saved(forced.post(samples.provenance(OTHER), "api/prov"))
     saved(forced.client.post(f"{forced.base}api/charts?force", files={"chart": ("x", DATA), "prov": ("y", PROOF)}))
