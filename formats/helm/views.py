@@ -29,7 +29,18 @@ from repoman.core.names import shown
 from repoman.core.records import Facts, FileEntry, NewFile, NewVersion, Publication, Rendered, Staged
 from repoman.core.refs import FileRef, ListingRef, VersionRef
 from repoman.core.served import REVALIDATE, SANDBOXED, attachment, freshness
-from repoman.core.wire import BodyPlan, Head, HotLookup, Parts, PartsBody, Request, Response, StagedBody, check_whole
+from repoman.core.wire import (
+    BodyPlan,
+    Head,
+    HotLookup,
+    Part,
+    Parts,
+    PartsBody,
+    Request,
+    Response,
+    StagedBody,
+    check_whole,
+)
 
 from . import listing, names
 from .chartyaml import load
@@ -39,6 +50,8 @@ JSON = ("Content-Type", listing.JSON_TYPE)
 CHART_TYPE = "application/gzip"
 PROVENANCE_TYPE = "application/pgp-signature"
 PAGE_MOST = 100_000
+FORM_FILES = ("chart", "prov")
+FIELDS_BYTES = 8 * 1024 * 1024  # of what a form sends without a file's name, and is held in memory
 INDEX = ListingRef("packages")
 
 
@@ -205,7 +218,8 @@ def admit_charts(repo: Repo, head: Head) -> BodyPlan:
     check_whole(head)
     content_type = head.headers.get("content-type") or ""
     if is_form(content_type):
-        return PartsBody(MultipartParser(content_type), limit=CHART_BYTES, max_parts=100)
+        parser = MultipartParser(content_type)
+        return PartsBody(parser, limit=CHART_BYTES, max_fields_bytes=FIELDS_BYTES, max_parts=100)
     return StagedBody(limit=CHART_BYTES)
 
 
@@ -226,8 +240,8 @@ def post_charts(repo: Repo, request: Request) -> Response:
         return _save(repo, request, chart=request.body)
     parts = request.body
     try:
-        chart, provenance = _of_form(parts)
-    except BadRequest:
+        chart, provenance = _of_form(repo, parts)
+    except BaseException:
         for part in parts.files():
             if part.staged is not None:
                 repo.discard(part.staged)
@@ -240,17 +254,20 @@ def post_charts(repo: Repo, request: Request) -> Response:
         raise AlreadyThere("chart already exists", **error.detail) from None
 
 
-def _of_form(parts: Parts) -> tuple[Staged | None, Staged | None]:
-    """The archive and the provenance file. Nothing that was sent is dropped without a word."""
-    found: dict[str, Staged] = {}
-    for part in parts.files():
-        if part.name not in ("chart", "prov") or part.name in found:
+def _of_form(repo: Repo, parts: Parts) -> tuple[Staged | None, Staged | None]:
+    """The archive and the provenance file. Nothing that was sent is dropped without a word: a part that has no file's name
+    (curl's `-F "prov=<file"`) is the file as well. Empty, it is what browsers send where no file was chosen."""
+    found: dict[str, Part] = {}
+    for part in parts.parts:
+        if part.staged is None and (part.name not in FORM_FILES or not part.data):
+            continue
+        if part.name not in FORM_FILES or part.name in found:
             raise BadRequest(f"the form has a file '{shown(part.name)}'; one 'chart' and one 'prov' are taken")
-        assert part.staged is not None
-        found[part.name] = part.staged
+        found[part.name] = part
     if not found:
         raise BadRequest("the form has no file 'chart' or 'prov'")
-    return found.get("chart"), found.get("prov")
+    staged = {name: part.staged or repo.stage_bytes(part.data) for name, part in found.items()}
+    return staged.get("chart"), staged.get("prov")
 
 
 def post_provenance(repo: Repo, request: Request) -> Response:

@@ -10,6 +10,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from formats.helm import samples
@@ -164,6 +165,28 @@ def test_helm_m3_p4_a_chart_exists_already_only_where_it_does(charts: Charts) ->
         assert answer.json()["error"] == "file already exists"
     assert charts.form(chart=OTHER, prov=samples.provenance(OTHER)).json()["error"] == "chart already exists"
     assert charts.get("charts/demo-1.0.0.tgz.prov").content == PROOF
+
+
+def fields(charts: Charts, *parts: tuple[str, str | None, bytes]) -> httpx.Response:
+    """A form of (name, file's name or None, content)."""
+    return charts.client.post(charts.base + "api/charts", files=[(name, (file, data)) for name, file, data in parts])
+
+
+@pytest.mark.parametrize("files", ["", "chart", "prov"])
+def test_helm_p4_m1_13_14_parts_without_a_files_name_are_not_dropped(charts: Charts, files: str) -> None:
+    """curl's `-F "prov=<file"` sends a file's content as a field."""
+    given = {"chart": DATA, "prov": PROOF}
+    saved(fields(charts, *((name, name if name == files else None, data) for name, data in given.items())))
+    assert charts.get("charts/demo-1.0.0.tgz").content == DATA
+    assert charts.get("charts/demo-1.0.0.tgz.prov").content == PROOF
+    saved(
+        fields(
+            charts, ("chart", "c", samples.chart("more")), ("prov", None, b""), ("force", None, b"1"), ("x", None, b"y")
+        )
+    )
+    refused(fields(charts, ("chart", "c", samples.chart("wrong")), ("prov", None, PROOF)), 400, "provenance")
+    refused(fields(charts, ("chart", "c", samples.chart("wrong")), ("prov", None, b"no proof")), 400, "provenance")
+    assert list(charts.index()["entries"]) == ["demo", "more"]
 
 
 def test_m5_a_form_is_published_whole_or_not_at_all(charts: Charts) -> None:
@@ -325,7 +348,16 @@ def test_helm_m4_forms_that_are_refused(charts: Charts) -> None:
     refused(charts.form(), 400)
     refused(charts.form(file=DATA), 400, "'chart'")
     refused(charts.form(chart=DATA, provenance=PROOF), 400, "provenance")
-    refused(charts.client.post(charts.base + "api/charts", data={"chart": "text"}, files={}), 400)
+    refused(
+        charts.client.post(charts.base + "api/charts", data={"chart": "text"}, files={"x": (None, b"y")}), 400, "gzip"
+    )
+    refused(
+        charts.client.post(charts.base + "api/charts", data={"force": "text"}, files={"x": (None, b"y")}),
+        400,
+        "no file",
+    )
+    refused(fields(charts, ("chart", "a", DATA), ("chart", None, DATA)), 400, "one 'chart'")
+    refused(fields(charts, ("chart", None, b"x" * (9 << 20))), 413, "as a file")
     twice = [("chart", ("a", DATA)), ("chart", ("b", OTHER))]
     refused(charts.client.post(charts.base + "api/charts", files=twice), 400)
     refused(charts.post(DATA, content_type="multipart/form-data"), 400)
