@@ -72,13 +72,12 @@ def _chart(found: tarballs.Tarball) -> Facts:
 
 
 def _content(file: BinaryIO) -> Facts:
-    """Of a chart that was published before: what ChartMuseum's API shows of it."""
+    """Of a chart that was published before: what ChartMuseum's API shows of it. What its Chart.yaml says is known."""
     found = _read(file, lambda rest: rest == "values.yaml" or rest.startswith("templates/"))
     root = f"{next(iter(found.roots))}/"
-    facts = _chart(found)
     documents = {name.removeprefix(root): data for name, data in found.files.items()}
-    documents.pop("Chart.yaml")
-    return Facts(facts.name, facts.version, documents=documents)
+    documents.pop("Chart.yaml", None)
+    return Facts("", "", documents=documents)
 
 
 # --- provenance ------------------------------------------------------------------------------------------------------

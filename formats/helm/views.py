@@ -17,6 +17,7 @@ import orjson
 from repoman.core.errors import (
     BadRequest,
     Conflict,
+    ContentInvalid,
     FileNotFound,
     NameInvalid,
     NotFound,
@@ -43,8 +44,8 @@ from repoman.core.wire import (
 )
 
 from . import listing, names
-from .chartyaml import load
 from .package import CHART_BYTES, CONTENT, PROVENANCE_BYTES
+from .values import read_values
 
 JSON = ("Content-Type", listing.JSON_TYPE)
 CHART_TYPE = "application/gzip"
@@ -172,8 +173,7 @@ def templates(repo: Repo, request: Request, name: str, version: str) -> Response
         for path, data in sorted(found.items())
         if path.startswith("templates/")
     ]
-    values = load(found["values.yaml"]) if found.get("values.yaml", b"").strip() else {}
-    return answer({"templates": files, "values": values})
+    return answer({"templates": files, "values": read_values(found.get("values.yaml", b""))})
 
 
 def values(repo: Repo, request: Request, name: str, version: str) -> Response:
@@ -187,7 +187,10 @@ def _content(repo: Repo, name: str, version: str) -> Mapping[str, bytes]:
     entry = _archive(repo, name, version)
     if entry.blob.flight:
         raise Unavailable("the chart is being fetched from its upstream; try again", retry_after_seconds=2)
-    return repo.inspect(CONTENT + entry.path, repo.restage(entry)).documents
+    try:
+        return repo.inspect(CONTENT + entry.path, repo.restage(entry)).documents
+    except ContentInvalid as error:  # an upstream's, which nobody looked into; or more than is shown
+        raise NotFound(f"the content of '{shown(entry.path)}' cannot be shown: {error.message}") from None
 
 
 def _archive(repo: Repo, name: str, version: str) -> FileEntry:

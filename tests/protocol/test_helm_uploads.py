@@ -303,9 +303,27 @@ def test_helm_section_5_templates_and_values(charts: Charts) -> None:
     values = charts.get("api/charts/demo/1.0.0/values")
     assert values.text == 'text: "1.10"\n' and values.headers["content-type"] == "application/yaml"
     refused(charts.get("api/charts/demo/9.9.9/values"), 404)
-    charts.publish("odd", files={"odd/values.yaml": b"a: .inf\n1: x\n"})
-    assert charts.get("api/charts/odd/1.0.0/values").text == "a: .inf\n1: x\n"
-    refused(charts.get("api/charts/odd/1.0.0/templates"), 400)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a: .inf\n1: x\n", {"a": None, "1": "x"}),
+        ("# nothing: set\n", {}),
+        ("", {}),
+        ("80: x\non: z\n", {"80": "x", "true": "z"}),
+        ("a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}\n", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
+        ("a: 1\na: 2\nb: !!str 3\n", {"a": 2, "b": "3"}),
+        ("a: [", {}),
+        ("- a\n", {}),
+    ],
+)
+def test_helm_section_5_values_that_were_published_can_be_looked_at(charts: Charts, text: str, found: Any) -> None:
+    charts.publish("odd", files={"odd/values.yaml": text.encode()})
+    assert charts.get("api/charts/odd/1.0.0/values").text == text
+    answer = charts.get("api/charts/odd/1.0.0/templates")
+    assert answer.status_code == 200 and answer.json()["values"] == found
+    assert [file["name"] for file in answer.json()["templates"]] == ["templates/configmap.yaml"]
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
