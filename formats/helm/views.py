@@ -50,7 +50,6 @@ from .values import read_values
 JSON = ("Content-Type", listing.JSON_TYPE)
 CHART_TYPE = "application/gzip"
 PROVENANCE_TYPE = "application/pgp-signature"
-PAGE_MOST = 100_000
 FORM_FILES = ("chart", "prov")
 FIELDS_BYTES = 8 * 1024 * 1024  # of what a form sends without a file's name, and is held in memory
 INDEX = ListingRef("packages")
@@ -147,9 +146,9 @@ def _number(request: Request, name: str, least: int) -> int | None:
     given = request.query.get(name)
     if given is None:
         return None
-    if not (given.isascii() and given.isdigit() and len(given) < 10) or int(given) < least:
+    if not (given.isascii() and given.isdigit() and len(given) < 19) or int(given) < least:
         raise BadRequest(f"'{name}' must be a whole number, {least} or more")
-    return min(int(given), PAGE_MOST)
+    return int(given)
 
 
 def chart_ref(name: str, **captured: str) -> ListingRef:

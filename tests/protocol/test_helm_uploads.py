@@ -291,7 +291,10 @@ def test_helm_m7_x7_pages_count_names(charts: Charts) -> None:
     names = lambda query: list(charts.get(f"api/charts?{query}").json())  # noqa: E731
     assert names("limit=2") == ["a", "c"] and names("offset=1&limit=1") == ["c"] and names("offset=2") == ["d"]
     assert names("offset=0") == ["a", "c", "d"] and names("offset=9") == []
-    for query in ("offset=-1", "limit=0", "limit=-1", "limit=x", "offset=", "limit=1.5", "offset=99999999999"):
+    for beyond in (100_000, 100_001, 10**9, 10**17):  # whoever asks on until nothing comes must come to an end
+        assert names(f"offset={beyond}") == [] == names(f"offset={beyond}&limit={beyond}")
+    assert names(f"limit={10**17}") == ["a", "c", "d"]
+    for query in ("offset=-1", "limit=0", "limit=-1", "limit=x", "offset=", "limit=1.5", "offset=9999999999999999999"):
         refused(charts.get(f"api/charts?{query}"), 400)
 
 
@@ -390,6 +393,14 @@ def test_c3_an_upload_in_a_content_coding_is_refused(charts: Charts) -> None:
         answer = charts.client.post(charts.base + path, content=DATA, headers={"Content-Encoding": "gzip"})
         refused(answer, 415)
     assert charts.index()["entries"] == {}
+
+
+def test_a_part_of_an_upload_is_refused(charts: Charts) -> None:
+    for method, path in (("POST", "api/charts"), ("POST", "api/prov"), ("PUT", "charts/demo-1.0.0.tgz")):
+        headers = {"Content-Range": f"bytes 0-9/{len(DATA)}"}
+        refused(
+            charts.client.request(method, charts.base + path, content=DATA[:10], headers=headers), 400, f"on {method}"
+        )
 
 
 def test_a_body_that_is_cut_publishes_nothing(charts: Charts) -> None:
