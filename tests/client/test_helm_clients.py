@@ -225,8 +225,16 @@ NASTY: dict[str, str] = {
     "same": "dependencies: [{name: a}, {name: a}]", "type": "type: foo", "bool": "deprecated: 'true'",
     "nested": "annotations: {a: {b: c}}",
     "tag": "home: !!str x", "key": "annotations: {1: x}", "merge": "x: &x {home: a}\n<<: *x", "api": "apiVersion: v9",
+    "requirements": "",
 }  # fmt: skip
-REFUSED = ("twice", "null maintainer", "text", "alias", "same", "type", "bool", "nested", "tag", "key", "merge", "api")
+REQUIREMENTS: dict[str, str] = {  # beside it, as charts for Helm 2 have it
+    "old": "dependencies:\n- {name: a, version: 1.x, repository: 'http://x'}\n- {name: b, condition: c.d}",
+    "dependencies": "dependencies: [{name: c, version: 2}]", "unknown": "foo: bar", "case": "# nothing",
+    "library": "dependencies: [{name: z, tags: [t]}]", "nothing": "dependencies: []",
+    "requirements": "dependencies: [{name: a}, {name: a}]",
+}  # fmt: skip
+REFUSED = ("twice", "null maintainer", "text", "alias", "same", "type", "bool", "nested", "tag", "key", "merge", "api",
+           "requirements")  # fmt: skip
 
 
 @helms
@@ -239,7 +247,8 @@ def test_helm_12_6_i4_i6_nasty_charts_in_one_index(desk: Desk, embedded: Server,
             api = "" if "apiVersion" in text else "apiVersion: v2\n"
             document = f"{api}name: {name}\nversion: 1.{number}.0\n{text}\n"
             document = "\ufeff" + document.replace("\ufeff", "") if what == "bom" else document
-            data = samples.chart(name, f"1.{number}.0", document=document.encode())
+            beside = {f"{name}/requirements.yaml": REQUIREMENTS[what].encode()} if what in REQUIREMENTS else {}
+            data = samples.chart(name, f"1.{number}.0", document=document.encode(), files=beside)
             answer = client.post(f"{place.url}/api/charts", content=data)
             assert answer.status_code == (400 if what in REFUSED else 201), (what, answer.text)
             if what not in REFUSED:
