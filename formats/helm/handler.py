@@ -15,7 +15,7 @@ from repoman.core.errors import NotFound, RepomanError, message_of
 from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
 from repoman.core.records import Document, Facts, Frame, Listing
-from repoman.core.refs import ListingRef
+from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import SANDBOXED
 from repoman.core.wire import Response, Route
 
@@ -126,6 +126,9 @@ class Helm(FormatHandler):
         if isinstance(ref, ListingRef) and ref.kind in ("packages", "versions"):
             return UpstreamRequest(path="index.yaml", accept=_ACCEPT, is_document=True, limit=INDEX_BYTES)
         raise NotFound("the upstream's index does not list that")
+
+    def begins_with(self, ref: FileRef) -> bytes:
+        return package.GZIP if ref.path.endswith(names.CHART) else b""
 
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
         return listing.parse(ref, body, url=url)

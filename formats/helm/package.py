@@ -26,6 +26,7 @@ CHART_BYTES = 100 * 1024 * 1024  # most that Helm unpacks of a chart
 PROVENANCE_BYTES = 1024 * 1024
 METADATA_BYTES = 1024 * 1024
 CONTENT = "content:"  # before the name of an archive of which templates and values are wanted
+GZIP = b"\x1f\x8b"  # what an archive begins with
 _METADATA = ("Chart.yaml", "requirements.yaml")
 _TEMPLATES_BYTES = 8 * 1024 * 1024
 _BEGIN = b"-----BEGIN PGP SIGNED MESSAGE-----"

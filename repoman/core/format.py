@@ -363,6 +363,11 @@ class FormatHandler(ABC):
         """Whether what an upstream has under this path may be another file tomorrow."""
         return False
 
+    def begins_with(self, ref: FileRef) -> bytes:
+        """What every file of that kind begins with: refused from an upstream is what does not, where no digest will tell.
+        b"" where anything may be."""
+        return b""
+
     def digest_file(self, ref: FileRef, algorithm: str = "") -> tuple[str, FileRef] | None:
         """Where an upstream says the digest of that file: (algorithm, a small file that holds it in hex). With
         `algorithm`, that one's. None where the format has no such files."""

@@ -211,6 +211,7 @@ class RemoteSource(Source):
             method="HEAD" if is_probe else "GET",
             digests=digests,
             algorithms=self._handler.digests,
+            begins=self._handler.begins_with(ref) if not digests else b"",
             size=listed.size if listed is not None else None,
             etag=document.etag if document is not None else "",
             last_modified=document.last_modified if document is not None else "",

@@ -238,6 +238,19 @@ def test_helm_v5_an_index_without_digests(charts: Charts, upstream: Upstream) ->
     assert data == samples.chart(text="theirs") and charts.get("charts/demo-1.0.0.tgz").content == data
 
 
+@pytest.mark.parametrize("body", [b"", b"\x1f", b"no archive", b"PK\x03\x04"], ids=["empty", "a byte", "text", "zip"])
+def test_helm_v5_a10_b10_without_a_digest_an_archive_is_at_least_gzip(
+    charts: Charts, upstream: Upstream, body: bytes
+) -> None:
+    offer(upstream, ("demo", "1.0.0"), digest="")
+    upstream.add("/charts/demo-1.0.0.tgz", Answer(body), Answer(body), Answer(samples.chart()))
+    upstream.add("/charts/demo-1.0.0.tgz.prov", Answer(samples.provenance(samples.chart())))
+    refused(charts.get("charts/demo-1.0.0.tgz"), 502)
+    assert until(lambda: charts.get("charts/demo-1.0.0.tgz").status_code == 200, 15)
+    assert charts.get("charts/demo-1.0.0.tgz").content == samples.chart()
+    assert charts.get("charts/demo-1.0.0.tgz.prov").status_code == 200
+
+
 def test_g13_v5_what_is_held_wins_over_what_the_upstream_says_later(server: Server, upstream: Upstream) -> None:
     charts = remote_of(server, upstream, metadata_ttl=0)
     held = offer(upstream, ("demo", "1.0.0"), ("other", "1.0.0"))["demo-1.0.0.tgz"]
