@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from repoman.core import conditions
+from repoman.core.conditions import Conditions
 from repoman.core.digest import Digest
 from repoman.core.errors import (
     FileNotFound,
@@ -22,10 +24,9 @@ from repoman.core.format import Repo
 from repoman.core.records import FileEntry, Listing, NewFile, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import PAGE, REVALIDATE, SANDBOXED, link
-from repoman.core.wire import BodyPlan, Head, HotLookup, NoBody, Request, Response, StagedBody, check_whole
+from repoman.core.wire import BodyPlan, Head, HotLookup, NoBody, Request, Response, StagedBody, check_sent, check_whole
 
-from . import checksums, conditions, listing
-from .conditions import Conditions
+from . import checksums, listing
 from .content import declared_type, file_headers, served_type
 from .names import check_file, check_folder, file_ref, is_folder
 
@@ -117,6 +118,7 @@ def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
     _judge_early(repo, name, conditions.of(head.headers))
     if _is_deploy(head):
         return NoBody()
+    check_sent(head)
     sha256 = expected.get("sha256")
     return StagedBody(
         expect=Digest.sha256(sha256) if sha256 else None,

@@ -10,10 +10,12 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import orjson
+from yaml.events import AliasEvent, ScalarEvent
 
 from repoman.core.errors import ContentInvalid, NameInvalid, PackageNotFound, VersionNotFound
 from repoman.core.names import shown
@@ -36,6 +38,12 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _HEX = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})\Z")
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9:]{8})(?:\.([0-9]{1,12}))?(Z|z|[-+][0-9]{2}:?[0-9]{2})?\Z")
 _URL_LENGTH = 2048
+_URLS_MOST = 16  # of one entry that are looked at
+# A backslash that escapes another; a surrogate pair; half of one.
+_ESCAPE = re.compile(
+    rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+_WORDS = ("true", "false", "null")  # that nothing longer begins with
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -129,9 +137,12 @@ def moment(value: datetime.datetime) -> str:
 
 def parse(ref: ListingRef, body: bytes, *, url: str) -> Listing:
     """One chart out of an upstream's index. Raises ContentInvalid where it is none, or does not have the chart."""
-    for package, listing in split(body, url=url):
+    found = None
+    for package, listing in split(body, url=url):  # to its end, which tells whether it was cut off
         if package == ref.package:
-            return listing
+            found = listing
+    if found is not None:
+        return found
     raise ContentInvalid(f"the index does not have the chart '{shown(ref.package)}'")
 
 
@@ -185,20 +196,28 @@ def _entry(package: str, raw: object, url: str) -> Entry | None:
 
 
 def _address(urls: object, base: str) -> str:
-    """The first address, as Helm makes it absolute: a relative one's own query is dropped. "" for what is not http."""
-    first = urls[0] if isinstance(urls, list) and urls else None
-    if not isinstance(first, str) or len(first) > _URL_LENGTH:
+    """The first address that can be fetched, as Helm makes it absolute: a relative one's own query is dropped; or ""."""
+    given = urls[:_URLS_MOST] if isinstance(urls, list) else []
+    return next((address for one in given if (address := _absolute(one, base))), "")
+
+
+def _absolute(given: object, base: str) -> str:
+    """ "" for what is not http, or leads to no file: to the index itself, or to a folder that it is in."""
+    if not isinstance(given, str) or len(given) > _URL_LENGTH:
         return ""
     try:
-        given = urlsplit(first.strip())
-        if not given.scheme:
-            given = urlsplit(urljoin(base, given._replace(query="", fragment="").geturl()))
-        is_web = given.scheme in ("http", "https") and bool(given.hostname)
+        found = urlsplit(given.strip())
+        if not found.scheme:
+            found = urlsplit(urljoin(base, found._replace(query="", fragment="").geturl()))
+        is_web = found.scheme in ("http", "https") and bool(found.hostname)
     except ValueError:
         return ""
-    if not is_web or given.username is not None or given.password is not None:
+    if not is_web or found.username is not None or found.password is not None:
         return ""
-    return quote(given._replace(fragment="").geturl(), safe="%/:?#[]@!$&'()*+,;=~-._")
+    index = urlsplit(base).path
+    if found.path in ("", "/", index) or (found.path.endswith("/") and index.startswith(found.path)):
+        return ""
+    return quote(found._replace(fragment="").geturl(), safe="%/:?#[]@!$&'()*+,;=~-._")
 
 
 def read_moment(value: object) -> datetime.datetime | None:
@@ -219,11 +238,22 @@ def _charts(body: bytes) -> Iterator[tuple[str, Sequence[object]]]:
     """Each chart's name with its entries, whatever they are."""
     if body.lstrip()[:1] == b"{":
         try:
-            yield from _json_charts(orjson.loads(body))
-            return
+            found = _json(body)
         except orjson.JSONDecodeError:
             pass  # flow mappings of YAML begin like JSON
+        else:
+            yield from _json_charts(found)
+            return
     yield from _yaml_charts(body)
+
+
+def _json(body: bytes) -> Any:
+    """As Go reads it: bytes that are no UTF-8, and halves of surrogate pairs, are U+FFFD. Raises orjson.JSONDecodeError."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        text = body.decode("utf-8", "replace").encode()
+        return orjson.loads(_ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], text))
 
 
 def _json_charts(found: Any) -> Iterator[tuple[str, Sequence[object]]]:
@@ -238,39 +268,115 @@ def _json_charts(found: Any) -> Iterator[tuple[str, Sequence[object]]]:
 def _yaml_charts(body: bytes) -> Iterator[tuple[str, Sequence[object]]]:
     """Chart by chart, so that memory holds no more than one and what was made of the others."""
     reader = Reader(body, is_strict=False)
-    is_index = has_entries = is_dated = False
-    last: object = None
+    is_index = has_entries = False
+    is_closed = reader.is_flow()
+    ending: _Ending | None = None  # where nothing stands behind the entries
     for key in reader.pairs():
         reader.renew()
         if key == "entries" and not has_entries:
             has_entries = True
-            if not reader.is_mapping():
-                if reader.value() not in (None, ""):
-                    raise ContentInvalid("the document is no index of charts")
-                continue
-            for package in reader.pairs():
-                reader.renew()
-                if not reader.is_list():
-                    reader.value()
-                    continue
-                given = []
-                for _ in reader.items():
-                    reader.renew()
-                    given.append(reader.value())
-                yield package, given
-                last = given[-1] if given else None
+            is_closed = is_closed or reader.is_flow()
+            ending = _Ending()
+            if reader.is_mapping():
+                yield from _yaml_entries(reader, ending)
+            elif reader.value() not in (None, ""):
+                raise ContentInvalid("the document is no index of charts")
         else:
             value = reader.value()
             is_index = is_index or (key == "apiVersion" and bool(value))
-            is_dated = is_dated or key == "generated"
-            last = None
+            ending = None
     reader.end()
     if not is_index or not has_entries:
         raise ContentInvalid("the document is no index of charts: it has no apiVersion or no entries")
-    if not is_dated and last is not None and _is_cut(body, last):
+    if ending is not None and not is_closed and not ending.is_whole(body, reader):
         raise ContentInvalid("the index was cut off: it ends in the middle of an entry")
 
 
-def _is_cut(body: bytes, last: object) -> bool:
-    """Whether an index that ends with its entries ends too early. Cut between two lines, YAML is still YAML."""
-    return not body.endswith(b"\n") or not isinstance(last, Mapping) or not {"name", "version", "urls"} <= last.keys()
+def _yaml_entries(reader: Reader, ending: _Ending) -> Iterator[tuple[str, Sequence[object]]]:
+    for package in reader.pairs():
+        reader.renew()
+        is_closed = reader.is_flow()
+        if reader.is_list():
+            entries = []
+            for _ in reader.items():
+                reader.renew()
+                is_entry_closed = is_closed or reader.is_flow()
+                entries.append(reader.value())
+                ending.add(entries[-1], is_entry_closed)
+            yield package, entries
+            continue
+        given = reader.value()
+        for entry in given if isinstance(given, list) and given else [given]:
+            ending.add(entry, is_closed)
+        if isinstance(given, list):
+            yield package, given
+
+
+@dataclass(slots=True)
+class _Ending:
+    """What an index that ends with its entries ends with. Cut off between two lines, YAML is still YAML, and so it mostly is
+    in the middle of one: whether it was, is seen from the last value and the last entry.
+
+    An index is whole where it, its entries or the last of them stand in brackets, or `...` or another document follows. Else
+    both of these must be seen to be whole:
+
+    - The last value: it ends with its line, a quote or a bracket. A plain one behind which the text ends is whole where it
+      is a digest of full length; a moment with its zone; a version for which an address of the entry ends with
+      `<name>-<version>.tgz`, or such an address; `true`, `false` or `null`. Nothing behind `key:` or `-` is not whole.
+    - The last entry: it has a name, a version and an address, and a digest where all others have one; or, whatever is wrong
+      with it, it ends with the same key as the entry before it.
+    """
+
+    last: object = None
+    before: dict[str, object] | None = None
+    is_closed: bool = False
+    has_digests: bool = True  # all before the last
+
+    def add(self, value: object, is_closed: bool) -> None:
+        """The next entry, or what stands for the entries of a chart. `is_closed`: by a bracket."""
+        if isinstance(self.last, dict):
+            self.before = self.last
+            self.has_digests = self.has_digests and bool(self.last.get("digest"))
+        self.last, self.is_closed = value, is_closed
+
+    def is_whole(self, body: bytes, reader: Reader) -> bool:
+        if self.is_closed or reader.is_ended():
+            return True
+        event = reader.last
+        if event is None or (getattr(event, "value", None) == "" and not event.style):
+            return False
+        if not _is_line_whole(body, event) and not self._is_value_whole(event):
+            return False
+        return not isinstance(self.last, dict) or self._is_entry_whole(self.last)
+
+    def _is_entry_whole(self, entry: dict[str, object]) -> bool:
+        if entry and self.before and next(reversed(entry)) == next(reversed(self.before)):
+            return True
+        if not (entry.get("name") and entry.get("version") and entry.get("urls")):
+            return False
+        return self.before is None or not self.has_digests or bool(entry.get("digest"))
+
+    def _is_value_whole(self, event: Any) -> bool:
+        """Whether a value behind which the text ends can only be the whole one."""
+        if not isinstance(event, ScalarEvent):
+            return not isinstance(event, AliasEvent)
+        text = event.value
+        if event.style or text in _WORDS:
+            return event.style not in ("|", ">")
+        entry: dict[str, object] = self.last if isinstance(self.last, dict) else {}
+        key = next(reversed(entry), "")
+        if key == "digest":
+            return _HEX.match(text) is not None
+        if key == "created":
+            moment = _MOMENT.match(text)
+            return moment is not None and moment[4] is not None
+        version = text if key == "version" else entry.get("version")
+        urls = entry.get("urls") if key == "version" else [text] if key == "urls" else []
+        file = f"/{entry.get('name')}-{version}{names.CHART}"
+        return isinstance(urls, list) and any(f"/{unquote(str(url))}".endswith(file) for url in urls[:_URLS_MOST])
+
+
+def _is_line_whole(body: bytes, event: Any) -> bool:
+    """Whether a line, or a comment, ends the text, and not the value that `event` has."""
+    line = body.rstrip(b" \t").rpartition(b"\n")[2]
+    return not line or (line.lstrip().startswith(b"#") and getattr(event, "style", None) not in ("|", ">"))

@@ -9,27 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from repoman.core.errors import ContentInvalid
 from repoman.core.records import Gather, Gathered, NewVersion
 
-from .names import Part, build_order, part_of, split_checksum
+from .names import Part, build_order, part_of
 from .versions import is_snapshot
 
-# Keys of a file's metadata: of a checksum, what it says of a file that has not come; that other bytes may take its place.
-EXPECTED = "expected"
-CHANGES = "changes"
 Files = Mapping[str, Mapping[str, object]]
 
 
 def complete(package: str, gather: Gather, files: Files, keep_builds: int, named: frozenset[str]) -> Gathered:
     """`named`: files of the version as it is shown already. What comes after them is shown with them."""
-    check_sums(files)
     artifact = package.partition(":")[2]
     parts: dict[str, Part] = {}
-    said = [path for path in files if EXPECTED in files[path]]
-    checked = [path for path in said if split_checksum(path)[0] in files]  # and true: nobody needs them any more
     for path in files:
-        part = part_of(artifact, gather.version, path.partition("/")[2]) if path not in said else None
+        part = part_of(artifact, gather.version, path.partition("/")[2])
         if part is not None:
             parts[path] = part
 
@@ -41,8 +34,8 @@ def complete(package: str, gather: Gather, files: Files, keep_builds: int, named
         builds.setdefault(part.build, []).append(path)
     shown = {build: paths for build, paths in builds.items() if is_shown(paths)}
     if not shown:
-        return Gathered(outdated=tuple(sorted(checked)))
-    others = [path for path in files if path not in parts and path not in said]
+        return Gathered()
+    others = [path for path in files if path not in parts]
     beside = others if not is_snapshot(gather.version) else []
     newest = max(shown, key=build_order)
     older = _older(builds, shown, keep_builds) if keep_builds else []
@@ -50,21 +43,7 @@ def complete(package: str, gather: Gather, files: Files, keep_builds: int, named
     listed = dict.fromkeys(path for build in (*shown, *older) for path in builds[build])
     kept = [path for path in (*listed, *beside) if path not in outdated]
     version = NewVersion(gather.version, files=tuple(sorted(kept)), metadata=_about(shown[newest], parts, files))
-    return Gathered(version, tuple(sorted([*outdated, *checked])))
-
-
-def check_sums(files: Files) -> None:
-    """What was said of a file before it came must be true of it. Raises ContentInvalid."""
-    for path, metadata in files.items():
-        expected = metadata.get(EXPECTED)
-        plain, algorithm = split_checksum(path)
-        actual = files.get(plain, {}).get(algorithm)
-        if expected is not None and actual is not None and expected != actual:
-            raise ContentInvalid(
-                f"'{plain}' has the {algorithm} {actual}, not {expected} as was uploaded with it; nothing was stored",
-                expected=expected,
-                actual=actual,
-            )
+    return Gathered(version, tuple(sorted(outdated)))
 
 
 def _is_whole(paths: list[str], parts: Mapping[str, Part], files: Files) -> bool:
@@ -101,14 +80,14 @@ def _older(builds: Iterable[str], shown: Iterable[str], keep: int) -> list[str]:
 def _outdated(
     older: Sequence[str], shown: Iterable[str], builds: Mapping[str, list[str]], parts: Mapping[str, Part]
 ) -> set[str]:
-    """Files of the older builds, unless nothing newer of their kind is there (S6)."""
+    """Files of the older builds, unless nothing newer of their kind is there (S6). What speaks of a file goes along (A2)."""
 
     def kinds_of(build: str) -> set[tuple[str, str]]:
-        return {(parts[path].classifier, parts[path].extension) for path in builds[build]}
+        return {parts[path].subject for path in builds[build] if not parts[path].is_beside}
 
     kinds = {kind for build in shown if build and build not in older for kind in kinds_of(build)}
     found: set[str] = set()
     for build in older:
-        found |= {path for path in builds[build] if (parts[path].classifier, parts[path].extension) in kinds}
+        found |= {path for path in builds[build] if parts[path].subject in kinds}
         kinds |= kinds_of(build)
     return found

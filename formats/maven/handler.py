@@ -17,8 +17,18 @@ from repoman.core.records import Document, Facts, Gather, Gathered, Listing
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.wire import Response, Route
 
-from . import complete, listing, package, uploads, versions, views
-from .names import ALGORITHMS, METADATA, folder_of, is_beside, place_of, split_checksum, split_package
+from . import complete, listing, package, plugins, uploads, versions, views
+from .names import (
+    ALGORITHMS,
+    METADATA,
+    build_order,
+    check_target,
+    folder_of,
+    is_beside,
+    place_of,
+    split_checksum,
+    split_package,
+)
 
 POLICIES = ("mixed", "release", "snapshot")
 _PATH = r"(?P<path>.*)"
@@ -53,6 +63,7 @@ class Maven(FormatHandler):
             hot=views.hot,
             hot_headers=views.file_headers,
             name="file",
+            hot_options=True,
             hot_dated=True,
             by_revision=True,
             ref=views.ref,
@@ -83,11 +94,22 @@ class Maven(FormatHandler):
         split_package(name)
         return name
 
+    def plain_target(self, raw_path: bytes) -> bytes:
+        if b"%" in raw_path:
+            check_target(raw_path)
+        return raw_path
+
     def version_key(self, version: str) -> Any:
         return versions.version_key(version)
 
+    def has_builds(self, version: str) -> bool:
+        return versions.is_snapshot(version)
+
     def render_listing(self, ref: ListingRef, found: Listing, form: str, address: str) -> Document:
         return listing.render(ref, found)
+
+    def describe(self, found: Listing) -> Listing:
+        return plugins.describe(found)
 
     def inspect(self, path: str, file: BinaryIO, size: int) -> Facts:
         return package.inspect(path, file, size)
@@ -133,18 +155,25 @@ class Maven(FormatHandler):
             return UpstreamRequest(_quoted(path), is_document=True, limit=listing.METADATA_BYTES)
         raise FileNotFound("a remote repository does not list folders; ask for a file by its path")
 
+    def takes_version(self, version: str, options: Any) -> bool:
+        return versions.fits(version, options.version_policy)
+
     def _check_policy(self, version: str, options: Any) -> None:
-        if version and not versions.fits(version, options.version_policy):
+        if version and not self.takes_version(version, options):
             raise NotFound(f"the repository's version_policy excludes {version}")
 
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
         return listing.parse(ref, body)
 
     def merge_metadata(self, found: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
-        """The plugins of all members; which one counts where they differ is decided by their order."""
-        plugins = [plugin for metadata in found for plugin in _listed(metadata.get("plugins"))]
+        """The plugins of all members; which one counts where they differ is decided by their order. Of a snapshot: the
+        newest build that any of them says without naming files."""
+        told = [plugin for metadata in found for plugin in _listed(metadata.get("plugins"))]
+        builds = [build for metadata in found if isinstance(build := metadata.get("build"), str)]
         merged = dict(found[0])
-        return {**merged, "plugins": plugins} if plugins else merged
+        if builds:
+            merged["build"] = max(builds, key=build_order)
+        return {**merged, "plugins": told} if told else merged
 
 
 def _listed(value: object) -> Sequence[object]:

@@ -8,31 +8,27 @@ newest files ("version"), whose names say everything. The same records give the 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from xml.etree.ElementTree import Element
 
 from repoman.core import strictxml
-from repoman.core.errors import ContentInvalid, NameInvalid, PackageNotFound
+from repoman.core.errors import ELSEWHERE, ContentInvalid, NameInvalid, PackageNotFound
 from repoman.core.records import Document, Entry, ListedFile, Listing
 from repoman.core.refs import ListingRef
 from repoman.core.strictxml import text
 
 from .names import Part, check_version, is_build, part_of
+from .plugins import Plugin, plugins_of
 from .versions import BUILD, SNAPSHOT, in_order, is_snapshot
 
 XML_TYPE = "application/xml"
 METADATA_BYTES = 16 * 1024 * 1024
 TEXT_LENGTH = 500
+NULL = "null"  # what some tools write where they have no value
+_NOT_IN_NAME = re.compile(r'[\\/:"<>|?*\s]')
 _MOMENT = "%Y%m%d%H%M%S"
-
-
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    prefix: str
-    artifact: str
-    name: str
 
 
 # --- rendering -------------------------------------------------------------------------------------------------------
@@ -88,8 +84,8 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
     if not newest and not isinstance(told, str):
         raise PackageNotFound(f"'{ref.package}' has no files of {version}")
     builds = builds_of(artifact, version, files)
-    if not newest and told:
-        builds = [Part("", "", str(told))]
+    if told:
+        builds.append(Part("", "", str(told)))
     lines = [_line(2, "groupId", group), _line(2, "artifactId", artifact), _line(2, "version", version)]
     lines += ["  <versioning>", "    <snapshot>"]
     if builds:
@@ -100,14 +96,15 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
     else:
         lines.append(_line(6, "localCopy", "true"))
     lines.append("    </snapshot>")
-    changed = [file.published_at for _, file in newest if file.published_at is not None]
+    changed = [file.published_at for file in files if file.published_at is not None]
     if not changed and listing.changed_at is not None:
         changed = [listing.changed_at]
     if changed:
         lines.append(_line(4, "lastUpdated", moment(max(changed))))
-    if builds and newest:
+    told_of = _told_of(newest) if builds else []
+    if told_of:
         lines.append("    <snapshotVersions>")
-        for part, file in newest:
+        for part, file in told_of:
             lines.append("      <snapshotVersion>")
             if part.classifier:
                 lines.append(_line(8, "classifier", part.classifier))
@@ -119,6 +116,16 @@ def snapshot(ref: ListingRef, listing: Listing) -> bytes:
         lines.append("    </snapshotVersions>")
     lines.append("  </versioning>")
     return _document(lines)
+
+
+def _told_of(newest: Sequence[tuple[Part, ListedFile]]) -> list[tuple[Part, ListedFile]]:
+    """Without what clients do not look for, and without what speaks of a file that a newer one has replaced."""
+    newer = {(part.classifier, part.extension): part.build_order for part, _ in newest}
+    return [
+        (part, file)
+        for part, file in newest
+        if part.is_told and newer.get(part.subject, part.build_order) <= part.build_order
+    ]
 
 
 def builds_of(artifact: str, version: str, files: Iterable[ListedFile]) -> list[Part]:
@@ -140,28 +147,6 @@ def newest_files(artifact: str, version: str, files: Iterable[ListedFile]) -> li
     return [found[kind] for kind in sorted(found)]
 
 
-def plugins_of(releases: Listing | None, group: Listing | None) -> list[Plugin]:
-    """Of both documents, each prefix and each artifact once, what was published here before what upstreams say."""
-    found: list[Plugin] = []
-    for entry in group.entries if group is not None else ():
-        plugin = entry.metadata.get("plugin")
-        if isinstance(plugin, Mapping):
-            artifact = entry.name.partition(":")[2]
-            found.append(Plugin(str(plugin["prefix"]), artifact, str(plugin.get("name") or artifact)))
-    found += read_plugins(releases.metadata) if releases is not None else ()
-    chosen: dict[str, Plugin] = {}
-    for plugin in found:
-        if plugin.artifact not in chosen and plugin.prefix not in {each.prefix for each in chosen.values()}:
-            chosen[plugin.artifact] = plugin
-    return sorted(chosen.values(), key=lambda plugin: plugin.artifact)
-
-
-def read_plugins(metadata: Mapping[str, object]) -> list[Plugin]:
-    """As `parse` left them in a listing's metadata."""
-    given = metadata.get("plugins")
-    return [Plugin(*map(str, each)) for each in given] if isinstance(given, list | tuple) else []
-
-
 def moment(at: datetime.datetime) -> str:
     return at.astimezone(datetime.UTC).strftime(_MOMENT)
 
@@ -179,10 +164,12 @@ def _document(lines: Sequence[str]) -> bytes:
 
 
 def parse(ref: ListingRef, body: bytes) -> Listing:
-    """Raises ContentInvalid for what is no metadata at all; single items that make no sense are left out."""
+    """Raises ContentInvalid for what is no metadata at all, or of another artifact; single items that make no sense are left
+    out."""
     if len(body) > METADATA_BYTES:
         raise ContentInvalid(f"the metadata has more than {METADATA_BYTES} bytes")
     root = strictxml.load(body.removeprefix(b"\xef\xbb\xbf").lstrip(), root="metadata")
+    _check_place(ref, root)
     if ref.kind == "version":
         return _parse_snapshot(ref, root)
     names = dict.fromkeys(_versions(root))
@@ -194,20 +181,39 @@ def parse(ref: ListingRef, body: bytes) -> Listing:
     )
 
 
+def _check_place(ref: ListingRef, root: Element) -> None:
+    """Whoever says nothing of group or artifact is believed. A group's own metadata, which names plugins, has its name."""
+    group, _, artifact = ref.package.partition(":")
+    told_group, told_artifact = said(root, "groupId"), said(root, "artifactId")
+    as_artifact = told_group in ("", group) and told_artifact in ("", artifact)
+    as_group = ref.kind != "version" and told_group == ref.package.replace(":", ".").lstrip(".") and not told_artifact
+    if not as_artifact and not as_group:
+        told = f"{told_group}:{told_artifact}"[:TEXT_LENGTH]
+        raise ContentInvalid(f"the metadata of '{ref.package}' are about '{told}'", reason=ELSEWHERE)
+
+
+def said(parent: Element, path: str) -> str:
+    """The text at the path; what was written for want of a value is none (M7)."""
+    found = text(parent, path)
+    return "" if found == NULL else found
+
+
 def _versions(root: Element) -> Iterator[str]:
     for each in root.iterfind("versioning/versions/version"):
         try:
-            yield check_version((each.text or "").strip())
+            version = check_version((each.text or "").strip())
         except NameInvalid:
             continue
+        if version != NULL:
+            yield version
 
 
 def plugins_in(root: Element) -> Iterator[Plugin]:
     """The plugins that a group's metadata name."""
     for each in root.iterfind("plugins/plugin"):
-        prefix, artifact = text(each, "prefix")[:TEXT_LENGTH], text(each, "artifactId")[:TEXT_LENGTH]
+        prefix, artifact = said(each, "prefix")[:TEXT_LENGTH], said(each, "artifactId")[:TEXT_LENGTH]
         if prefix and artifact:
-            yield Plugin(prefix, artifact, text(each, "name")[:TEXT_LENGTH] or artifact)
+            yield Plugin(prefix, artifact, said(each, "name")[:TEXT_LENGTH] or artifact)
 
 
 def builds_in(root: Element, version: str) -> Iterator[str]:
@@ -228,8 +234,10 @@ def _parse_snapshot(ref: ListingRef, root: Element) -> Listing:
     changed = _read_moment(text(root, "versioning/lastUpdated"))
     files: dict[str, ListedFile] = {}
     for each in root.iterfind("versioning/snapshotVersions/snapshotVersion"):
-        value, extension, classifier = text(each, "value"), text(each, "extension"), text(each, "classifier")
-        if not value or not extension or (value != version and not _is_build_of(value, version)):
+        value, extension, classifier = said(each, "value"), said(each, "extension"), said(each, "classifier")
+        if not extension or _NOT_IN_NAME.search(f"{classifier}{extension}"):
+            continue
+        if not value or (value != version and not _is_build_of(value, version)):
             continue
         tail = f"-{classifier}.{extension}" if classifier else f".{extension}"
         path = f"{version}/{artifact}-{value}{tail}"
@@ -246,7 +254,7 @@ def _parse_snapshot(ref: ListingRef, root: Element) -> Listing:
 
 def _is_build_of(value: str, version: str) -> bool:
     found = BUILD.match(value)
-    return found is not None and f"{found['base']}{SNAPSHOT}" == version
+    return found is not None and found["base"] == version[: -len(SNAPSHOT)]
 
 
 def _read_moment(given: str) -> datetime.datetime | None:

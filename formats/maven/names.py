@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from repoman.core.errors import NameInvalid
 from repoman.core.names import check_path
 from repoman.core.refs import FileRef
 
-from .versions import BUILD, SNAPSHOT, base_of, is_snapshot
+from .versions import BUILD, SNAPSHOT, base_of, is_snapshot, takes_builds
 
 METADATA = "maven-metadata.xml"
 CHECKSUMS = ("md5", "sha1", "sha256", "sha512")
@@ -26,13 +27,15 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+\Z")
 _NOT_IN_VERSION = re.compile(r'[\\/:"<>|?*\s]')
 _LONG_EXTENSION = re.compile(r"\.((?:tar|cpio)\.[^.]+|nk\.os)\Z")
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 _BUILD_OF = re.compile(r"(?P<build>[0-9]{8}\.[0-9]{6}-[0-9]{1,9})(?P<rest>(?:[-.].*)?)\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a file's name says beyond artifact and version. `extension` includes a signature's (`jar.asc`). `build`: of a
-    snapshot under its own name, `yyyyMMdd.HHmmss-number`; "" otherwise."""
+    """What a file's name says beyond artifact and version. `extension` includes what speaks of the file (`jar.asc`,
+    `jar.sha512.asc`). `build`: of a snapshot under its own name, `yyyyMMdd.HHmmss-number`; "" otherwise."""
 
     classifier: str
     extension: str
@@ -45,8 +48,23 @@ class Part:
     @property
     def is_main(self) -> bool:
         """Whether it is the artifact itself, instead of something about it or beside it."""
-        beside = self.extension in ("", "pom", "module") or self.extension.endswith(SIGNATURES)
-        return not self.classifier and not beside
+        return not self.classifier and not self.is_beside and self.extension not in ("", "pom", "module")
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it only speaks of another file."""
+        return self.extension.endswith((*SIGNATURES, *_SUMS))
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Classifier and extension of the file that it speaks of; of any other, its own."""
+        return self.classifier, _peeled(self.extension)[0]
+
+    @property
+    def is_told(self) -> bool:
+        """Whether clients look for it in a snapshot's metadata: not without an extension, and not as a checksum's
+        signature."""
+        return bool(self.extension) and not _peeled(self.extension)[1].startswith(_SUMS)
 
     @property
     def build_order(self) -> tuple[str, int]:
@@ -78,16 +96,17 @@ class Place:
     @property
     def is_moving(self) -> bool:
         """Whether other content may come under this name: a snapshot's that is not a build."""
-        return self.version.endswith(SNAPSHOT) and not (self.part is not None and self.part.build)
+        return takes_builds(self.version) and not (self.part is not None and self.part.build)
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataPlace:
     """`maven-metadata.xml` in a folder. With `version`, of the builds of that snapshot; otherwise of whatever the folder is:
-    an artifact's versions, a group's plugins, or both."""
+    an artifact's versions, a group's plugins, or both. With `beside`, its signature (`.asc`)."""
 
     folder: tuple[str, ...]
     version: str = ""
+    beside: str = ""
 
     @property
     def package(self) -> str:
@@ -121,8 +140,8 @@ def parse(path: str) -> Address:
         return FolderPlace(_checked(path[:-1]) if path else ())
     segments = _checked(path)
     plain, algorithm = split_checksum(segments[-1])
-    if plain == METADATA:
-        found: Place | MetadataPlace = _metadata(segments[:-1])
+    if plain.startswith(METADATA) and _peeled(plain)[0] == METADATA:
+        found: Place | MetadataPlace = _metadata(segments[:-1], plain.removeprefix(METADATA))
     elif len(segments) < 4:
         raise NameInvalid(f"'{path[:200]}' is no file of a Maven repository: they lie at group/artifact/version/file")
     else:
@@ -136,13 +155,30 @@ def split_checksum(name: str) -> tuple[str, str]:
     return (plain, suffix) if suffix in CHECKSUMS and plain else (name, "")
 
 
+def check_target(raw_path: bytes) -> None:
+    """A percent sign stands for an escape, once (P11): raises NameInvalid for what is none, and for what would be one after
+    another round of decoding."""
+    if _NO_ESCAPE.search(raw_path):
+        raise NameInvalid("the path contains a '%' that is no escape")
+    if _ESCAPE.search(unquote_to_bytes(raw_path)):
+        raise NameInvalid("the path is percent-encoded twice")
+
+
 def is_beside(path: str, other: str) -> bool:
     """Whether `other` is a signature or a checksum of the file at `path`, or one of the other (P6)."""
+    if not other.startswith(path):
+        return False
+    rest = other[len(path) :]
+    return rest != "" and _peeled(rest) == ("", rest)
+
+
+def _peeled(name: str) -> tuple[str, str]:
+    """The name without what marks it as a signature or a checksum, at most two of them, in either order; and those."""
+    rest = name
     for _ in range(2):
-        other = next((other[: -len(suffix)] for suffix in (*_SUMS, *SIGNATURES) if other.endswith(suffix)), "")
-        if other == path:
-            return True
-    return False
+        suffix = next((suffix for suffix in (*_SUMS, *SIGNATURES) if rest.endswith(suffix)), "")
+        rest = rest.removesuffix(suffix)
+    return rest, name[len(rest) :]
 
 
 def split_package(name: str) -> tuple[str, str]:
@@ -169,7 +205,7 @@ def part_of(artifact: str, version: str, name: str) -> Part | None:
         return None
     rest = name[len(head) :]
     build = ""
-    if version.endswith(SNAPSHOT) and rest.startswith(version[: -len(SNAPSHOT)]):
+    if takes_builds(version) and rest.startswith(version[: -len(SNAPSHOT)]):
         found = _BUILD_OF.match(rest[len(version) - len(SNAPSHOT) :])
         if found is not None:
             build, rest = found["build"], found["rest"]
@@ -179,15 +215,13 @@ def part_of(artifact: str, version: str, name: str) -> Part | None:
         rest = rest[len(version) :]
         if rest and rest[0] not in "-.":
             return None
-    signature = next((suffix for suffix in SIGNATURES if rest.endswith(suffix)), "")
-    if signature:
-        rest = rest[: -len(signature)]
+    rest, beside = _peeled(rest)
     long = _LONG_EXTENSION.search(rest)
     if long is not None:
         stem, extension = rest[: long.start()], long[1]
     else:
         stem, _, extension = rest.rpartition(".") if "." in rest else (rest, "", "")
-    return Part(stem.removeprefix("-"), f"{extension}{signature}".removeprefix("."), build)
+    return Part(stem.removeprefix("-"), f"{extension}{beside}".removeprefix("."), build)
 
 
 def place_of(ref: FileRef) -> Place:
@@ -203,6 +237,14 @@ def check_version(version: str) -> str:
     if _NOT_IN_VERSION.search(version) or not version.isprintable():
         raise NameInvalid(f"'{version[:80]}' cannot be a version: it has white space or one of \\ / : \" < > | ? *")
     return version
+
+
+def is_version(version: str) -> bool:
+    try:
+        check_version(version)
+    except NameInvalid:
+        return False
+    return True
 
 
 def _checked(path: str) -> tuple[str, ...]:
@@ -222,18 +264,18 @@ def _place(segments: tuple[str, ...], plain: str) -> Place:
     return Place(".".join(group), artifact, version, plain, part_of(artifact, version, plain))
 
 
-def _metadata(folder: tuple[str, ...]) -> MetadataPlace:
+def _metadata(folder: tuple[str, ...], beside: str) -> MetadataPlace:
     if len(folder) >= 3 and is_snapshot(folder[-1]):
         for segment in folder[:-2]:
             _check_segment(segment)
         _check_artifact(folder[-2])
-        return MetadataPlace(folder[:-1], base_of(check_version(folder[-1])))
+        return MetadataPlace(folder[:-1], base_of(check_version(folder[-1])), beside)
     if not folder:
         raise NameInvalid(f"there is no {METADATA} at the root of a repository")
     for segment in folder[:-1]:
         _check_segment(segment)
     _check_artifact(folder[-1])
-    return MetadataPlace(folder)
+    return MetadataPlace(folder, beside=beside)
 
 
 def _check_segment(segment: str) -> str:

@@ -87,10 +87,10 @@ def _filled(value: str, values: Mapping[str, str]) -> str:
 def plugin(file: BinaryIO, size: int) -> Facts:
     """A plugin's jar: `metadata` has the prefix and the name that its descriptor gives it. Raises ContentInvalid for jars
     without a descriptor."""
-    archive = zips.read(file, size, wanted=lambda name: name == PLUGIN_DESCRIPTOR, wanted_bytes=DESCRIPTOR_BYTES)
-    if PLUGIN_DESCRIPTOR not in archive.files:
+    found = zips.read_one(file, size, PLUGIN_DESCRIPTOR, most=DESCRIPTOR_BYTES)
+    if found is None:
         raise ContentInvalid(f"the jar has no {PLUGIN_DESCRIPTOR}")
-    descriptor = strictxml.load(archive.files[PLUGIN_DESCRIPTOR], root="plugin")
+    descriptor = strictxml.load(found, root="plugin")
     group, artifact = text(descriptor, "groupId"), text(descriptor, "artifactId")
     prefix = text(descriptor, "goalPrefix")[:TEXT_LENGTH]
     if not (group and artifact and prefix):

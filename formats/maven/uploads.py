@@ -4,20 +4,26 @@ with success, and otherwise a sign that a version is whole (sections 4, 5 and 8 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from repoman.core import conditions
+from repoman.core.actor import Action
+from repoman.core.conditions import Conditions
 from repoman.core.digest import find_hex
 from repoman.core.errors import (
     BadRequest,
+    Conflict,
     ContentInvalid,
     FileNotFound,
     Forbidden,
     MethodNotAllowed,
+    NameInvalid,
     NotFound,
     PackageNotFound,
 )
 from repoman.core.format import Repo
-from repoman.core.records import Facts, Gather, Listing, NewFile, Publication, Staged
+from repoman.core.records import Entry, Facts, Gather, Listing, NewFile, Publication, Staged
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import REVALIDATE, SANDBOXED, link
 from repoman.core.strictxml import load, text
@@ -29,11 +35,11 @@ from repoman.core.wire import (
     Request,
     Response,
     StagedBody,
+    check_sent,
     check_whole,
 )
 
-from . import listing
-from .complete import CHANGES, EXPECTED
+from . import listing, plugins, views
 from .names import (
     ALGORITHMS,
     Address,
@@ -42,9 +48,10 @@ from .names import (
     MetadataPlace,
     Place,
     build_prefix,
-    check_version,
+    is_version,
     parse,
     place_of,
+    split_package,
 )
 from .package import has_placeholder
 from .versions import base_of, fits
@@ -61,11 +68,27 @@ def admit_put(repo: Repo, head: Head, path: str) -> BodyPlan:
         raise MethodNotAllowed("folders are not uploaded; put files", allow=["GET", "HEAD"])
     check_policy(repo, address)
     check_whole(head)
+    check_sent(head)
     if isinstance(address, MetadataPlace):
         return DocumentBody(listing.METADATA_BYTES)
     if isinstance(address, ChecksumPlace):
         return DocumentBody(CHECKSUM_BYTES)
-    return StagedBody(algorithms=ALGORITHMS)
+    told = [name for name in repo.announced(address.ref) if name != "sha256"]
+    return StagedBody(
+        algorithms=tuple(dict.fromkeys((*ALGORITHMS, *told))),
+        limit=head.length,
+        may_be_held=_may_be_repeated(repo, address, head.length),
+    )
+
+
+def _may_be_repeated(repo: Repo, place: Place, length: int | None) -> bool:
+    """Whether this may be the file that is there, in a namespace that has no room for another one: a deploy that was cut is
+    repeated as a whole (W8)."""
+    remaining = repo.remaining_bytes() if length is not None else None
+    if remaining is None or length is None or length <= remaining:
+        return False
+    there = _held(repo, ListingRef("files", place.package, limit=1, arguments=(("under", place.path),)))
+    return any(entry.name == place.path and entry.size == length for entry in there.entries)
 
 
 def put(repo: Repo, request: Request, path: str) -> Response:
@@ -79,32 +102,37 @@ def put(repo: Repo, request: Request, path: str) -> Response:
         _put_checksum(repo, address, request.body.data)
     else:
         assert isinstance(address, Place) and isinstance(request.body, Staged)
-        _put_file(repo, address, request.body)
+        _put_file(repo, address, request.body, conditions.of(request.headers))
     return Response(201, [*CREATED, ("Location", f"{request.mount}/{link(path)}")])
 
 
-def _put_file(repo: Repo, place: Place, staged: Staged) -> None:
-    # All that a checksum which came before may have said of it, but for SHA-512.
+def _put_file(repo: Repo, place: Place, staged: Staged, asked: Conditions) -> None:
     metadata: dict[str, object] = {name: staged.others[name] for name in ALGORITHMS}
     metadata["sha256"] = staged.digest.hex
-    if repo.options.allow_redeploy:
-        metadata[CHANGES] = True
     about: dict[str, object] | None = None
+    look_again = False
     if place.part is not None and place.part.is_pom:
         facts = _pom(repo, place, staged)
         if facts is not None:
             metadata["pom"] = dict(facts.metadata)
-    elif place.part is not None and place.part.is_main and _may_be_plugin(place):
-        about = _plugin(repo, place, staged)
+            look_again = facts.metadata["packaging"] == plugins.PACKAGING and not _says_plugin(place)
+    elif place.part is not None and place.part.is_main and place.part.extension == "jar":
+        is_plugin = _says_plugin(place) or _pom_says_plugin(repo, place)
+        about = _plugin(repo, place, staged) if is_plugin else None
+        look_again = is_plugin is None
     repo.publish(
         Publication(
             package=place.package,
             files=(NewFile(place.path, staged, media_type="", metadata=metadata, is_moving=place.is_moving),),
             may_replace=repo.options.allow_redeploy,
+            if_match=asked.if_match,
+            if_none_match=asked.if_none_match,
             gather=(gather_of(repo, place),),
             package_metadata=about,
         )
     )
+    if look_again:  # the jar and the POM that says what it is come in any order, also at one moment
+        _note_plugin(repo, place)
 
 
 def gather_of(repo: Repo, place: Place) -> Gather:
@@ -136,8 +164,24 @@ def _pom(repo: Repo, place: Place, staged: Staged) -> Facts | None:
     return facts
 
 
-def _may_be_plugin(place: Place) -> bool:
-    return "plugin" in place.artifact and place.part is not None and place.part.extension == "jar"
+def _says_plugin(place: Place) -> bool:
+    return "plugin" in place.artifact
+
+
+def _pom_says_plugin(repo: Repo, jar: Place) -> bool | None:
+    """None while the jar's POM has not come."""
+    pom = _entry(repo, jar.package, f"{jar.path.removesuffix('jar')}pom")
+    return None if pom is None else _is_plugins_pom(pom)
+
+
+def _is_plugins_pom(pom: Entry) -> bool:
+    about = pom.metadata.get("pom")
+    return isinstance(about, Mapping) and about.get("packaging") == plugins.PACKAGING
+
+
+def _entry(repo: Repo, package: str, path: str) -> Entry | None:
+    found = _held(repo, ListingRef("files", package, limit=1, arguments=(("under", path),))).entries
+    return found[0] if found and found[0].name == path else None
 
 
 def _plugin(repo: Repo, place: Place, staged: Staged) -> dict[str, object] | None:
@@ -146,7 +190,23 @@ def _plugin(repo: Repo, place: Place, staged: Staged) -> dict[str, object] | Non
         facts = repo.inspect(place.path, staged, is_kept=True)
     except ContentInvalid:
         return None
-    return {"plugin": dict(facts.metadata)} if facts.name == place.package else None
+    return plugins.declared(place.version, facts.metadata) if facts.name == place.package else None
+
+
+def _note_plugin(repo: Repo, place: Place) -> None:
+    """Where `place`, a plugin's POM or main jar, was the second of the two to come: note what the jar declares."""
+    stem = place.path.rpartition(".")[0]
+    pom, jar = _entry(repo, place.package, f"{stem}.pom"), _entry(repo, place.package, f"{stem}.jar")
+    if pom is None or jar is None or not _is_plugins_pom(pom):
+        return
+    place = place_of(FileRef(place.package, jar.name))
+    try:
+        staged = repo.restage(repo.current(place.ref))
+    except (Forbidden, NotFound):  # a token that may only publish; a jar that was removed meanwhile
+        return
+    about = _plugin(repo, place, staged)
+    if about is not None:
+        repo.publish(Publication(package=place.package, package_metadata=about))
 
 
 def _put_checksum(repo: Repo, address: ChecksumPlace, data: bytes) -> None:
@@ -158,11 +218,13 @@ def _put_checksum(repo: Repo, address: ChecksumPlace, data: bytes) -> None:
     place = address.of
     if place.is_moving or repo.options.allow_redeploy:
         return  # it may be about the bytes that are there, or about those that are coming
-    try:
-        actual = repo.digest(place.ref, address.algorithm, of_target=True)
-    except NotFound:
-        _expect(repo, place, address.algorithm, told)
-        return
+    actual = _digest(repo, place, address.algorithm)
+    if actual is None:
+        if repo.announce(place.ref, address.algorithm, told):
+            return  # it came before its file, which is judged by it (C8)
+        actual = _digest(repo, place, address.algorithm)
+        if actual is None:
+            return  # the file came and went
     if actual != told:
         raise BadRequest(
             f"'{place.name}' has the {address.algorithm} {actual}, not {told}: it was changed on its way, or is another "
@@ -172,25 +234,22 @@ def _put_checksum(repo: Repo, address: ChecksumPlace, data: bytes) -> None:
         )
 
 
-def _expect(repo: Repo, place: Place, algorithm: str, told: str) -> None:
-    """Keep a checksum that came before its file, to judge the file by it (C8). The last one said counts: of a deploy that
-    was cut and is repeated with other bytes there is an older one."""
-    path = f"{place.path}.{algorithm}"
-    said = NewFile(path, repo.stage_bytes(told.encode()), is_moving=True, metadata={EXPECTED: told})
-    repo.publish(
-        Publication(
-            package=place.package,
-            files=(said,),
-            gather=(gather_of(repo, place),),
-        )
-    )
+def _digest(repo: Repo, place: Place, algorithm: str) -> str | None:
+    """None where the file is not here."""
+    try:
+        return repo.digest(place.ref, algorithm, of_target=True)
+    except NotFound:
+        return None
 
 
 def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
-    """Check it, and show what it names and is here: that its publisher has uploaded all of it. It adds nothing itself."""
+    """Check it, and show what it names and is here: that its publisher has uploaded all of it. It adds nothing itself. A
+    signature of it cannot be true of what is derived, and is let go."""
+    if place.beside:
+        return
     root = load(data.removeprefix(b"\xef\xbb\xbf").lstrip(), root="metadata")
     here = place.package.split(":")
-    told = [text(root, name) or own for name, own in zip(("groupId", "artifactId"), here, strict=True)]
+    told = [listing.said(root, name) or own for name, own in zip(("groupId", "artifactId"), here, strict=True)]
     has_versions = root.find("versioning") is not None
     if has_versions and told != here:
         raise BadRequest(f"the metadata is about {':'.join(told)[:400]}, and its address about {place.package}")
@@ -208,12 +267,9 @@ def _put_metadata(repo: Repo, place: MetadataPlace, data: bytes) -> None:
         known = {entry.name for entry in releases.entries}
         # What is new stands last, or is said to be; through a virtual repository many more are named that others have.
         new = [version for version in dict.fromkeys([*latest, *reversed(named)]) if version and version not in known]
-        checked = [check_version(version) for version in new[:ANNOUNCED_MOST]]
-        _show(repo, place.package, [Gather(version, f"{version}/", is_whole=True) for version in checked])
-        if "plugin" not in releases.metadata:
-            _note_plugin(repo, place.package, next(filter(None, latest), ""))
-    for plugin in list(listing.plugins_in(root))[-ANNOUNCED_MOST:]:
-        _note_told_plugin(repo, f"{place.group}:{plugin.artifact}", plugin)
+        possible = [version for version in new if is_version(version)][:ANNOUNCED_MOST]
+        _show(repo, place.package, [Gather(version, f"{version}/", is_whole=True) for version in possible])
+    _keep_told(repo, place.group, list(listing.plugins_in(root))[-ANNOUNCED_MOST:])
 
 
 def _show(repo: Repo, package: str, gathers: list[Gather]) -> None:
@@ -227,30 +283,25 @@ def _show(repo: Repo, package: str, gathers: list[Gather]) -> None:
         repo.publish(Publication(package=package, gather=tuple(kept)))
 
 
-def _note_plugin(repo: Repo, package: str, version: str) -> None:
-    """Of a plugin whose name does not say so, the prefix is found when a version is whole."""
-    found = _held(repo, ListingRef("version", package, arguments=(("version", version),)))
-    if not any(entry.metadata.get("packaging") == "maven-plugin" for entry in found.entries):
+def _keep_told(repo: Repo, group: str, given: Sequence[plugins.Plugin]) -> None:
+    """What a group's metadata say of its plugins, also before they are here (G2, E20)."""
+    above = f"{group}:"
+    named = [plugin for plugin in given if _is_package(above + plugin.artifact)]
+    if not named:
         return
-    for file in (file for entry in found.entries for file in entry.files):
-        place = place_of(FileRef(package, file.path))
-        if place.part is not None and place.part.is_main and place.part.extension == "jar":
-            try:
-                staged = repo.restage(repo.current(place.ref))
-            except Forbidden:  # a token that may only publish
-                return
-            about = _plugin(repo, place, staged)
-            if about is not None:
-                repo.publish(Publication(package=package, package_metadata=about))
-            return
+    known = _held(repo, ListingRef("packages", limit=0, arguments=(("under", above),))).metadata
+    new = plugins.told(named, known)
+    if new:
+        with suppress(Conflict):  # another group's name differs by case only; a deploy does not fail of that
+            repo.publish(Publication(package=above, package_metadata=new))
 
 
-def _note_told_plugin(repo: Repo, package: str, plugin: listing.Plugin) -> None:
-    """What a group's metadata say of a plugin that is here and whose jar says nothing that can be read (G2)."""
-    releases = _held(repo, ListingRef("releases", package))
-    if releases.entries and "plugin" not in releases.metadata:
-        about = {"prefix": plugin.prefix, "name": plugin.name}
-        repo.publish(Publication(package=package, package_metadata={"plugin": about}))
+def _is_package(name: str) -> bool:
+    try:
+        split_package(name)
+    except NameInvalid:
+        return False
+    return True
 
 
 def _held(repo: Repo, ref: ListingRef) -> Listing:
@@ -261,21 +312,28 @@ def _held(repo: Repo, ref: ListingRef) -> Listing:
 
 
 def delete(repo: Repo, request: Request, path: str) -> Response:
+    """What is derived goes with what it is derived from."""
     address = parse(path)
+    missing = FileNotFound(f"'{repo.key}' has no file '{path}'")
     if isinstance(address, Place):
         try:
-            repo.remove_file(address.ref)
+            repo.remove_file(address.ref, if_match=conditions.of(request.headers).if_match)
         except PackageNotFound:
-            raise FileNotFound(f"'{repo.key}' has no file '{path}'") from None
+            raise missing from None
     elif isinstance(address, FolderPlace):
         raise MethodNotAllowed(
             "folders are not deleted as a whole; delete files, or versions through the API", allow=["GET", "HEAD"]
         )
-    elif isinstance(address, ChecksumPlace) and isinstance(address.of, Place):
-        with suppress(NotFound):  # what is here is what was said of a file that has not come
-            repo.remove_file(FileRef(address.of.package, f"{address.of.path}.{address.algorithm}"))
-    # What is derived goes with what it is derived from.
+    elif not _retracts(repo, address) and repo.may(Action.READ) and not views.exists(repo, request, address):
+        raise missing
     return Response(204, CREATED)
+
+
+def _retracts(repo: Repo, address: Address) -> bool:
+    """Whether it was what is told of a file that has not come."""
+    if not isinstance(address, ChecksumPlace) or not isinstance(address.of, Place):
+        return False
+    return repo.retract(address.of.ref, address.algorithm)
 
 
 def check_policy(repo: Repo, address: Address) -> None:

@@ -53,7 +53,12 @@ class _Item:
 
 
 def is_snapshot(version: str) -> bool:
-    return version.endswith(SNAPSHOT) or BUILD.match(version) is not None
+    return takes_builds(version) or BUILD.match(version) is not None
+
+
+def takes_builds(version: str) -> bool:
+    """Whether it is a snapshot's own name, not that of a build; in any case, as Gradle has it (V1)."""
+    return version[-len(SNAPSHOT) :].upper() == SNAPSHOT
 
 
 def fits(version: str, policy: str) -> bool:

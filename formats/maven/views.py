@@ -13,7 +13,7 @@ from repoman.core.errors import (
     PackageNotFound,
 )
 from repoman.core.format import Repo
-from repoman.core.records import FileEntry, Rendered
+from repoman.core.records import FileEntry, Piece, Rendered
 from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import FOR_EVER, REVALIDATE, SANDBOXED, attachment, freshness
 from repoman.core.wire import (
@@ -23,7 +23,6 @@ from repoman.core.wire import (
 )
 
 from . import folders, listing
-from .complete import CHANGES
 from .names import (
     METADATA,
     Address,
@@ -35,7 +34,6 @@ from .names import (
 )
 from .package import has_placeholder
 
-TEXT = ("Content-Type", "text/plain; charset=us-ascii")
 _TYPES = {
     "pom": "application/xml",
     "xml": "application/xml",
@@ -86,7 +84,7 @@ def get(repo: Repo, request: Request, path: str) -> Response:
     if isinstance(address, ChecksumPlace):
         return _checksum(repo, request, address)
     try:
-        return _file(repo.open(address.ref), path)
+        return _file(repo, repo.open(address.ref), path)
     except (FileNotFound, PackageNotFound):
         if address.part is None:
             return folders.without_slash(repo, request, path)
@@ -103,16 +101,22 @@ def _named(repo: Repo, path: str) -> Address:
         raise FileNotFound(f"'{repo.key}' has no file '{path}': {error.message}") from None
 
 
-def _file(entry: FileEntry, path: str) -> Response:
+def _file(repo: Repo, entry: FileEntry, path: str) -> Response:
     headers = file_headers(
         name=entry.path,
         media_type=entry.blob.media_type,
         digest=entry.blob.digest.hex,
         captured={"path": path},
         metadata=entry.metadata,
+        options={"allow_redeploy": _may_change(repo)},
     )
     blob = replace(entry.blob, media_type=served_type(entry.path))
     return Response(200, headers, blob, last_modified=entry.created_at.timestamp())
+
+
+def _may_change(repo: Repo) -> bool:
+    """Whether other bytes may take the place of a release's file."""
+    return any(options.allow_redeploy for options in repo.content_options)
 
 
 def file_headers(
@@ -122,6 +126,7 @@ def file_headers(
     digest: str,
     captured: Mapping[str, str],
     metadata: Mapping[str, object] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> list[tuple[str, str]]:
     """All headers of a file but those of the edge. The checksums spare clients a request for each (C1)."""
     place = parse(captured["path"])
@@ -130,7 +135,7 @@ def file_headers(
     headers = [
         ("Content-Type", served_type(name)),
         *SANDBOXED,
-        REVALIDATE if place.is_moving or known.get(CHANGES) else FOR_EVER,
+        REVALIDATE if place.is_moving or (options or {}).get("allow_redeploy") else FOR_EVER,
         ("Content-Disposition", attachment(name)),
     ]
     for algorithm in ("sha1", "md5"):
@@ -151,10 +156,29 @@ def _checksum(repo: Repo, request: Request, address: ChecksumPlace) -> Response:
     if isinstance(address.of, MetadataPlace):
         document = _document(repo, request, address.of)
         told = hashlib.new(address.algorithm, document.data, usedforsecurity=False).hexdigest()
-        return Response(200, [TEXT, *SANDBOXED, *freshness(document)], told.encode())
+        return Response(200, [*SANDBOXED, *freshness(document)], _checksum_document(told))
     place = address.of
     told = repo.digest(place.ref, address.algorithm)
-    return Response(200, [TEXT, *SANDBOXED, REVALIDATE if place.is_moving else FOR_EVER], told.encode())
+    changes = place.is_moving or _may_change(repo)
+    return Response(200, [*SANDBOXED, REVALIDATE if changes else FOR_EVER], _checksum_document(told))
+
+
+def _checksum_document(told: str) -> Rendered:
+    return Rendered((Piece(told.encode()),), b"", "text/plain; charset=us-ascii", f'"{told}"')
+
+
+def exists(repo: Repo, request: Request, address: Address) -> bool:
+    """Whether what is derived, a checksum or metadata, can be read."""
+    try:
+        if isinstance(address, MetadataPlace):
+            _document(repo, request, address)
+        elif isinstance(address, ChecksumPlace) and isinstance(address.of, Place):
+            repo.open(address.of.ref)
+        elif isinstance(address, ChecksumPlace):
+            return exists(repo, request, address.of)
+    except NotFound:
+        return False
+    return True
 
 
 # --- metadata --------------------------------------------------------------------------------------------------------
@@ -176,14 +200,16 @@ def _metadata(repo: Repo, request: Request, place: MetadataPlace) -> Response:
 
 
 def _document(repo: Repo, request: Request, place: MetadataPlace) -> Rendered:
-    """Raises PackageNotFound where nothing is known at that level (G9)."""
+    """Raises PackageNotFound where nothing is known at that level (G9), FileNotFound for a signature."""
+    if place.beside:
+        raise FileNotFound(f"'{repo.key}' makes {METADATA} itself, and does not sign it")
     if place.version:
         return repo.document(metadata_ref(place), "", request.address)
     as_artifact, as_group = metadata_ref(place), ListingRef("packages", arguments=(("under", f"{place.group}:"),))
     releases, group = _found(repo, as_artifact, request), _found(repo, as_group, request)
     if releases is not None and group is not None:  # the folder is an artifact and a group
         both = listing.folder(place.package, repo.listing(as_artifact), repo.listing(as_group))
-        return replace(releases, data=both, packed=b"", etag=f'"{hashlib.sha256(both).hexdigest()[:32]}"')
+        return replace(releases, pieces=(Piece(both),), packed=b"", etag=f'"{hashlib.sha256(both).hexdigest()[:32]}"')
     found = releases or group
     if found is None:
         raise PackageNotFound(f"'{repo.key}' has no artifact '{place.package}' and no plugins of '{place.group}'")

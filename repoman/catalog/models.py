@@ -201,6 +201,23 @@ class Burned(models.Model):
         constraints = [models.UniqueConstraint(fields=["package", "name"], name="burned_once")]
 
 
+class Announced(models.Model):
+    """A digest that was told of a file before the file came (`services/announced.py`). The package may never be."""
+
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE, related_name="announced")
+    package = models.CharField(max_length=1024)
+    path = models.CharField(max_length=1024)
+    algorithm = models.CharField(max_length=16)
+    hex = models.CharField(max_length=128)
+    told_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["repository", "package", "path", "algorithm"], name="announced_once")
+        ]
+        indexes = [models.Index(fields=["repository", "told_at"], name="announced_age")]
+
+
 class Holding(models.Model):
     """That a namespace holds a blob: the only reference the collector looks at, and what quota counts.
 

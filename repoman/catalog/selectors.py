@@ -392,8 +392,12 @@ def files(repository_id: int, package: str, *, under: str, after: str = "", limi
     if after:
         rows = rows.filter(path__gt=after)
     count = PAGE if limit is None else limit
-    found = list(rows.order_by("path").values_list("path", "blob__size", "blob__digest", "first_seen_at")[: count + 1])
-    entries = tuple(Entry(path, size=size, digest=digest, modified=seen) for path, size, digest, seen in found[:count])
+    rows = rows.order_by("path")
+    found = list(rows.values_list("path", "blob__size", "blob__digest", "first_seen_at", "metadata")[: count + 1])
+    entries = tuple(
+        Entry(path, size=size, digest=digest, modified=seen, metadata=metadata)
+        for path, size, digest, seen, metadata in found[:count]
+    )
     return Listing(entries, more=len(found) > count)
 
 
@@ -402,29 +406,47 @@ def after_prefix(prefix: str) -> str:
     return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
-def packages(repository_id: int, *, q: str = "", under: str = "", after: str = "", limit: int | None = None) -> Listing:
-    """Names that hold something, in byte order; `q` is a substring, taken literally. `under`: names that begin so, with
-    what is kept of each package."""
+def packages(repository_id: int, *, q: str = "", after: str = "", limit: int | None = None) -> Listing:
+    """Names that hold something, in byte order; `q` is a substring, taken literally."""
     rows = live_packages([repository_id]).order_by("name")
     if q:
         rows = rows.filter(name__icontains=q)
-    if under:
-        rows = rows.filter(name__gte=under, name__lt=after_prefix(under))
     if after:
         rows = rows.filter(name__gt=after)
-    names = rows.values_list("name", "display_name", "changed_at", *(["metadata"] if under else []))
+    names = rows.values_list("name", "display_name", "changed_at")
     found = list(names if limit is None else names[: limit + 1])
     shown = found if limit is None else found[:limit]
     entries = tuple(
-        Entry(
-            name,
-            kind="package",
-            modified=changed,
-            metadata={**({"display_name": display} if display else {}), **(metadata[0] if metadata else {})},
-        )
-        for name, display, changed, *metadata in shown
+        Entry(name, kind="package", modified=changed, metadata={"display_name": display} if display else {})
+        for name, display, changed in shown
     )
     return Listing(entries, more=len(found) > len(shown))
+
+
+@snapshot()
+def packages_under(repository_id: int, under: str, *, after: str = "", limit: int | None = None) -> Listing:
+    """Names that hold something and begin with `under`, as `FormatHandler.describe` takes them: with what is kept of each
+    and, where anything is, the names of its live versions; and what is kept of the name `under` itself, which may hold
+    nothing. Versions are read only of packages of which something is kept."""
+    rows = live_packages([repository_id]).filter(name__gte=under, name__lt=after_prefix(under)).order_by("name")
+    if after:
+        rows = rows.filter(name__gt=after)
+    names = rows.values_list("pk", "name", "changed_at", "metadata")
+    found = list(names if limit is None else names[: limit + 1])
+    shown = found if limit is None else found[:limit]
+    keeping = [key for key, _, _, metadata in shown if metadata]
+    versions: dict[int, list[str]] = {}
+    for start in range(0, len(keeping), PAGE):
+        live = Version.objects.filter(package__in=keeping[start : start + PAGE], removed_revision=None)
+        open_ones = live.filter(gate_state=Content.Gate.OPEN).order_by("package", "name")
+        for key, name in open_ones.values_list("package_id", "name"):
+            versions.setdefault(key, []).append(name)
+    entries = tuple(
+        Entry(name, kind="package", modified=changed, metadata={"kept": metadata, "versions": versions.get(key, [])})
+        for key, name, changed, metadata in shown
+    )
+    own = _package_state.first(repository_id, under)
+    return Listing(entries, more=len(found) > len(shown), metadata=own.metadata if own is not None else {})
 
 
 def folder(repository_id: int, prefix: str, *, after: str, limit: int | None) -> Listing:

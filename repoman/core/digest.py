@@ -48,15 +48,26 @@ class Digest:
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
 
-_HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{32,128}(?![0-9A-Za-z])")
+_HEX = r"(?<![0-9A-Za-z])([0-9a-fA-F]{32,128})(?![0-9A-Za-z])"
 _HEX_DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, **HEX_LENGTH}
+
+
+# Where tools write a digest: `hex  name`, `hex *name`, `SHA1 (name) = hex`; as a word of its own; anywhere.
+_PLACES = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (rf"^[ \t]*{_HEX}(?= [ *])|= ?{_HEX}(?=\s*$)", rf"(?<!\S){_HEX}(?!\S)", _HEX)
+)
 
 
 def find_hex(text: str, algorithm: str) -> str:
     """The digest in a small file that says one, in lower case: bare, with the file's name before or after it, or as
-    `SHA1 (name) = …`; "" where there is none, or more than one."""
-    found = {match.lower() for match in _HEX.findall(text[:4096]) if len(match) == _HEX_DIGITS[algorithm]}
-    return found.pop() if len(found) == 1 else ""
+    `SHA1 (name) = …`; "" where there is none, or more than one. A name may look like a digest."""
+    length = _HEX_DIGITS[algorithm]
+    for place in _PLACES:
+        words = (word.lower() for match in place.finditer(text[:4096]) for word in match.groups() if word)
+        if found := {word for word in words if len(word) == length}:
+            return found.pop() if len(found) == 1 else ""
+    return ""
 
 
 def looks_like_digest(reference: str) -> bool:

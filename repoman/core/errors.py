@@ -18,6 +18,7 @@ own `error()`, the REST API's exception handler, a command's exit). Nothing else
     │   ├── RepositoryNotFound / PackageNotFound / VersionNotFound / FileNotFound / UploadNotFound
     ├── MethodNotAllowed 405          the format or repository type has no such act
     ├── Conflict 409                  other bytes are published there; a name is taken; a state forbids it
+    ├── LengthRequired 411            an upload that does not say whether anything follows
     ├── PreconditionFailed 412        If-Match / If-None-Match said otherwise
     ├── TooLarge 413                  over a limit that is not the quota
     ├── ContentCodingUnsupported 415  an upload that is packed once more on its way
@@ -32,6 +33,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import ClassVar
+
+ELSEWHERE = (
+    "elsewhere"  # `reason` in the detail of a ContentInvalid: the document is about something else than its address
+)
 
 
 class RepomanError(Exception):
@@ -164,6 +169,13 @@ class Conflict(RepomanError):
 
     status = 409
     code = "conflict"
+
+
+class LengthRequired(RepomanError):
+    """The upload has neither Content-Length nor chunks, and so no body: an empty file says Content-Length: 0."""
+
+    status = 411
+    code = "length_required"
 
 
 class PreconditionFailed(RepomanError):

@@ -39,6 +39,8 @@ class Plan:
     must begin with, checked before anything is kept; `algorithms` are hashed besides. `limit`: most bytes. `etag` and
     `last_modified`: the upstream's own validators of what is held. `is_document`: the body is kept in memory for the
     adopter, else staged in the store. `page`: of a listing that comes in several, which one this is, from 0.
+    `is_awaited`: who asks needs all of a file, and is not handed what is still on its way. `beside`: of a digest, the key of
+    the file that it is of.
     """
 
     repository_id: int
@@ -57,6 +59,8 @@ class Plan:
     limit: int | None = None
     is_document: bool = False
     page: int = 0
+    is_awaited: bool = False
+    beside: str = ""
 
 
 @dataclass(slots=True)

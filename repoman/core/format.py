@@ -64,6 +64,12 @@ class Repo(Protocol):
     @property
     def is_anonymously_readable(self) -> bool: ...
 
+    @property
+    def content_options(self) -> Sequence[Any]:
+        """The options of all local repositories that what is read may come from: its own, or those of a virtual one's
+        members."""
+        ...
+
     def open(self, ref: FileRef, *, promise: bool = False) -> FileEntry:
         """A live file. `promise`: the caller will rely on it being here (HEAD before a push): the grace counts anew."""
         ...
@@ -106,6 +112,20 @@ class Repo(Protocol):
         ...
 
     def publish(self, publication: Publication) -> Published: ...
+
+    def announce(self, ref: FileRef, algorithm: str, told: str) -> bool:
+        """Keep a digest that is told of a file before the file comes: for a short time, in which the file is published with
+        that digest or not at all (ContentInvalid). Nothing is visible of it. False where the file is there. For formats
+        whose files may wait."""
+        ...
+
+    def announced(self, ref: FileRef) -> Mapping[str, str]:
+        """Algorithm → hex of what was announced of a file and still counts."""
+        ...
+
+    def retract(self, ref: FileRef, algorithm: str) -> bool:
+        """Take back what was announced; whether anything was."""
+        ...
 
     def attach(
         self, package: str, path: str, staged: Staged, *, media_type: str = "", spent_upload_id: str = ""
@@ -313,11 +333,23 @@ class FormatHandler(ABC):
         """What two spellings of one version have in common (PEP 440: 1.0 and 1.0.0)."""
         return version
 
+    def has_builds(self, version: str) -> bool:
+        """Whether it is a name for a series of builds (a Maven snapshot): in a virtual repository it has those of all
+        members. Any other version comes whole from one."""
+        return False
+
     # listings
 
     def render_listing(self, ref: ListingRef, listing: Listing, form: str, address: str) -> Document:
         """The document for clients; links begin with `address`. The same records give the same bytes."""
         raise MethodNotAllowed(f"{self.name} repositories have no such document")
+
+    def describe(self, found: Listing) -> Listing:
+        """Packages that are listed `under` a name, with what listings say of them. Given is what a repository keeps: each
+        entry's metadata has what is `kept` of the package and the names of its live `versions` (of those of which anything
+        is kept), the listing's own what is kept of the name above them. Entries must speak for themselves: a virtual
+        repository lists those of several members."""
+        return found
 
     def render_part(self, package: str, listing: Listing, form: str) -> bytes:
         """The package's share of the document about all, made of its versions; empty where it has none."""
@@ -380,6 +412,11 @@ class FormatHandler(ABC):
     def upstream(self, ref: Ref, options: Any) -> UpstreamRequest:
         """What to ask an upstream for. Raises NotFound for what no upstream is asked for."""
         raise NotFound(f"remote {self.name} repositories do not have that")
+
+    def takes_version(self, version: str, options: Any) -> bool:
+        """Whether a remote repository with these options has versions of this kind: it does not list others. The
+        default options exclude nothing, and are not asked."""
+        return True
 
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
         """An upstream's document as records; `url` is where it came from, after redirects. The inverse of

@@ -154,19 +154,37 @@ class Frame:
     media_type: str
 
 
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Piece:
+    """A stretch of a document. Documents may share it."""
+
+    data: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """A rendered document, kept ready to be sent. `packed` is the same with gzip, empty where that gains nothing.
 
-    `etag` is strong and quoted, of the form that is sent without a content coding; `headers` are about freshness
+    `pieces` are one, except where the document is long and shares them with others: then it is sent without being put
+    together. `etag` is strong and quoted, of the form that is sent without a content coding; `headers` are about freshness
     (Cache-Status, Age, Cache-Control of what is stale), and belong to this answer only.
     """
 
-    data: bytes
+    pieces: tuple[Piece, ...]
     packed: bytes
     media_type: str
     etag: str
     headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def data(self) -> bytes:
+        """All of it: a copy where there are several pieces."""
+        return b"".join([piece.data for piece in self.pieces])
+
+    @property
+    def held_bytes(self) -> int:
+        """In both forms; what is shared counts as well."""
+        return sum([len(piece.data) for piece in self.pieces]) + len(self.packed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote
 
 from .actor import Action, Actor
 from .digest import Digest
-from .errors import BadRequest, ContentCodingUnsupported
+from .errors import BadRequest, ContentCodingUnsupported, LengthRequired
 from .records import BlobRef, Rendered, Staged, UploadState
 from .refs import FileRef, ListingRef, TagRef, VersionRef
 
@@ -112,12 +112,14 @@ class DocumentBody:
 class StagedBody:
     """Streamed to the blob store, hashed once, durable before the view runs; the view sees a Staged.
 
-    `expect` is checked at the end of the stream (DigestInvalid); `algorithms` are hashed besides sha256.
+    `expect` is checked at the end of the stream (DigestInvalid); `algorithms` are hashed besides sha256. `may_be_held`:
+    these may be bytes that the namespace holds already, so that the quota is asked when they are known, not before.
     """
 
     expect: Digest | None = None
     algorithms: tuple[str, ...] = ()
     limit: int | None = None  # bytes; None: only the quota bounds it
+    may_be_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +307,7 @@ class Route:
     the format adds to that row's bytes, called with the row's own fields: `hot_headers(name=, media_type=, digest=,
     captured=, metadata=)`, where `name` is the file's path or the version's name (for a tag: of the version it points
     to), `digest` the sha256 in hex and `metadata` the row's. A Content-Type among them replaces the stored one.
+    `hot_options`: they depend on the repository's options, too, and are called with these as they were set (`options=`).
     `hot_dated` says that the answer carries Last-Modified, the moment the row was made. Both ways must answer alike.
 
     `by_revision` says that a 200 of this route is made from the repository's content alone (and path, query, Accept
@@ -321,6 +324,7 @@ class Route:
     hot: HotFunction | None = None
     hot_headers: HotAnswer | None = None
     name: str = ""
+    hot_options: bool = False
     hot_dated: bool = False
     by_revision: bool = False
     ref: RefFunction | None = None
@@ -352,6 +356,12 @@ def check_whole(head: Head) -> None:
         raise ContentCodingUnsupported()
     if "content-range" in head.headers:
         raise BadRequest(f"Content-Range has no meaning on {head.method}: send the whole file")
+
+
+def check_sent(head: Head) -> None:
+    """Of an upload that is the file itself: raises for a request that has no body. One with an empty body says so."""
+    if not head.has_body and head.length is None:
+        raise LengthRequired()
 
 
 def json_headers(media_type: str = "application/json", **more: str) -> list[tuple[str, str]]:

@@ -1,8 +1,12 @@
-"""A reader of zip archives from strangers (wheels; later jars), which sees what every other reader will see.
+"""A reader of zip archives from strangers, which sees what every other reader will see.
 
 Some readers go by the directory at the end, some by the headers in front of each member, some search for whichever end
-record they like. An archive is read only if all of them find the same members: records that agree, one after the other
-without gap or overlap from the first byte to the last, one end record, no comments. APPNOTE 6.3.10 §4.3.
+record they like. `read` takes an archive (a wheel) only if all of them find the same members: records that agree, one after
+the other without gap or overlap from the first byte to the last, one end record, no comments. APPNOTE 6.3.10 §4.3.
+
+`read_one` is for archives that are only asked for one member and served as they came (jars): their ordinary writers stream,
+with the sizes of a member after its data, and leave comments. It goes by the directory, as Java does, and vouches for that
+one member alone: it is there once, and is what the directory declares.
 
 Nothing is extracted, and nothing is inflated beyond what it declares: what lies is refused, what is too much likewise.
 `zipfile` is not used, since it is one of the readers that find their way through what is refused here.
@@ -15,7 +19,7 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -90,13 +94,9 @@ def read(
     Raises ContentInvalid.
     """
     limits = limits or Limits()
-    count, start, length = _end(file, size)
-    if count > limits.members:
-        raise ContentInvalid(f"the archive has more than {limits.members} members")
-    if length > limits.directory_bytes:
-        raise ContentInvalid("the archive's directory is too large")
-    records = _central(_exactly(file, start, length), count, limits)
-    _check_bomb(records, size, limits)
+    start, lines = _directory(file, size, limits, size - _END.size)
+    records = _central(lines)
+    _check_bomb((record.member.size for record in records), size, limits)
     entries = _local(file, records, start)
     _check_tree(entries)
     found: dict[str, bytes] = {}
@@ -116,6 +116,34 @@ def read(
         files=found,
         entries=files,
     )
+
+
+def read_one(
+    file: BinaryIO, size: int, name: str, *, most: int = 4 * 1024 * 1024, limits: Limits | None = None
+) -> bytes | None:
+    """The member of that name, of at most `most` bytes; None where there is none.
+
+    Raises ContentInvalid, also for what would be dangerous to unpack: names that lead elsewhere, links, bombs.
+    """
+    limits = limits or Limits()
+    start, lines = _directory(file, size, limits, _find_end(file, size))
+    raw_name = name.encode()
+    found: Member | None = None
+    unpacked = 0
+    for line in lines:
+        shown = _path(line.raw_name.decode("utf-8", "replace"))
+        _check_second_name(shown, line.raw_name, line.extra)
+        _check_no_link(shown, line)
+        unpacked += line.size
+        if line.raw_name == raw_name:
+            if found is not None:
+                raise _twice(raw_name)
+            _check_kind(name, line)
+            found = _behind(file, line, start)
+    _check_bomb([unpacked], size, limits)
+    if found is not None and found.size > most:
+        raise ContentInvalid(f"'{_shown(name)}' is larger than is read of it")
+    return b"".join(pieces(file, found)) if found is not None else None
 
 
 def pieces(file: BinaryIO, member: Member) -> Iterator[bytes]:
@@ -157,16 +185,36 @@ def pieces(file: BinaryIO, member: Member) -> Iterator[bytes]:
 # --- framing ---------------------------------------------------------------------------------------------------------
 
 
-def _end(file: BinaryIO, size: int) -> tuple[int, int, int]:
+def _directory(file: BinaryIO, size: int, limits: Limits, end: int) -> tuple[int, Iterator[_Line]]:
+    """Where it starts, and its lines; the end record is at `end`."""
+    count, start, length = _end(file, size, end)
+    if count > limits.members:
+        raise ContentInvalid(f"the archive has more than {limits.members} members")
+    if length > limits.directory_bytes:
+        raise ContentInvalid("the archive's directory is too large")
+    return start, _lines(_exactly(file, start, length), count, limits)
+
+
+def _find_end(file: BinaryIO, size: int) -> int:
+    """Where the end record is, before a comment if there is one. One whose comment holds another is not believed: readers
+    differ about which it is."""
+    least = max(0, size - _END.size - _ALL_16)
+    tail = _exactly(file, least, size - least)
+    at = tail.rfind(_END_SIGN, 0, max(0, size - _END.size - least) + len(_END_SIGN))
+    if at < 0 or tail.find(_END_SIGN, at + 1) >= 0:
+        raise ContentInvalid("the file is no zip archive, or was cut")
+    return least + at
+
+
+def _end(file: BinaryIO, size: int, at: int) -> tuple[int, int, int]:
     """How many records the directory has, where it starts and how long it is; it ends where the end records begin."""
-    if size < _END.size:
+    if at < 0:
         raise ContentInvalid("the file is not a zip archive")
-    at = size - _END.size
     sign, disk, first_disk, here, count, length, start, comment = _END.unpack(_exactly(file, at, _END.size))
     if sign != _END_SIGN:
         raise ContentInvalid("the file is no zip archive, was cut, or has a comment or data after its end")
-    if comment:
-        raise ContentInvalid("the archive was cut in its comment")
+    if at + _END.size + comment != size:
+        raise ContentInvalid("the archive was cut in its comment, or has data after it")
     if disk or first_disk or here != count:
         raise ContentInvalid("the archive is part of a set of several")
     ends_at = at
@@ -199,18 +247,24 @@ def _end_64(file: BinaryIO, at: int, count: int, start: int, length: int) -> tup
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    """One line of the directory: the member, whose `offset` is that of its header here, and what both must repeat."""
+class _Line:
+    """One record of the directory as it stands there, with its sizes and `offset` in full."""
 
-    member: Member
     raw_name: bytes
+    extra: Mapping[int, bytes]
+    has_comment: bool
+    system: int
     flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    attributes: int
+    offset: int
 
 
-def _central(data: bytes, count: int, limits: Limits) -> list[_Record]:
-    """The directory's records, in the order in which their members lie in the file."""
-    records: list[_Record] = []
-    seen: set[bytes] = set()
+def _lines(data: bytes, count: int, limits: Limits) -> Iterator[_Line]:
+    """In the directory's own order. Raises ContentInvalid for what is no such record, and at the end for what is left."""
     at = 0
     for _ in range(count):
         if at + _CENTRAL.size > len(data):
@@ -220,31 +274,77 @@ def _central(data: bytes, count: int, limits: Limits) -> list[_Record]:
             name_length, extra_length, comment, disk, _, attributes, offset,
         ) = _CENTRAL.unpack_from(data, at)  # fmt: skip
         at += _CENTRAL.size
-        if sign != _CENTRAL_SIGN or at + name_length + extra_length > len(data):
+        if sign != _CENTRAL_SIGN or at + name_length + extra_length + comment > len(data):
             raise ContentInvalid("the archive's directory cannot be read")
         raw_name = data[at : at + name_length]
         extra = _extra(data[at + name_length : at + name_length + extra_length])
-        at += name_length + extra_length
-        if comment or disk:
-            raise ContentInvalid("a member of the archive has a comment or lies in another file")
+        at += name_length + extra_length + comment
+        if disk:
+            raise ContentInvalid("a member of the archive lies in another file")
         if len(raw_name) > limits.name_bytes:
             raise ContentInvalid(f"a name in the archive is longer than {limits.name_bytes} bytes")
-        if raw_name in seen:
-            raise ContentInvalid(f"the archive has '{_shown(raw_name.decode('utf-8', 'replace'))}' twice")
-        seen.add(raw_name)
-        name = _name(raw_name, flags)
-        _check_second_name(name, raw_name, extra)
-        _check_kind(name, method, flags, system, attributes)
         size, packed, offset = _wide(extra, (size, packed, offset))
-        if method == STORED and size != packed:
-            raise ContentInvalid(f"the sizes of '{_shown(name)}' contradict each other")
-        if name.endswith("/") and size:
-            raise ContentInvalid(f"the folder '{_shown(name)}' has content")
-        records.append(_Record(Member(name, method, size, packed, offset, crc), raw_name, flags & _FLAGS_REPEATED))
+        yield _Line(raw_name, extra, bool(comment), system, flags, method, crc, packed, size, attributes, offset)
     if at != len(data):
         raise ContentInvalid("the archive's directory has more in it than it says")
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One line of the directory: the member, whose `offset` is that of its header here, and what both must repeat."""
+
+    member: Member
+    raw_name: bytes
+    flags: int
+
+
+def _central(lines: Iterable[_Line]) -> list[_Record]:
+    """The directory's records, in the order in which their members lie in the file."""
+    records: list[_Record] = []
+    seen: set[bytes] = set()
+    for line in lines:
+        if line.has_comment:
+            raise ContentInvalid("a member of the archive has a comment")
+        if line.raw_name in seen:
+            raise _twice(line.raw_name)
+        seen.add(line.raw_name)
+        name = _name(line.raw_name, line.flags)
+        _check_second_name(name, line.raw_name, line.extra)
+        _check_kind(name, line)
+        _check_no_link(name, line)
+        if line.flags & _FLAG_DESCRIPTOR:
+            raise ContentInvalid(
+                f"'{_shown(name)}' has its sizes after its data: write the archive to a file, not a pipe"
+            )
+        if name.endswith("/") and line.size:
+            raise ContentInvalid(f"the folder '{_shown(name)}' has content")
+        member = Member(name, line.method, line.size, line.packed, line.offset, line.crc)
+        records.append(_Record(member, line.raw_name, line.flags & _FLAGS_REPEATED))
     records.sort(key=lambda record: record.member.offset)
     return records
+
+
+def _behind(file: BinaryIO, line: _Line, start: int) -> Member:
+    """The member behind one line, whose own header repeats it as far as its writer knew then what comes."""
+    name = line.raw_name.decode()
+    header = _exactly(file, line.offset, _LOCAL.size)
+    sign, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(header)
+    if sign != _LOCAL_SIGN or file.read(name_length) != line.raw_name:
+        raise ContentInvalid(f"'{_shown(name)}' is not where the archive's directory says")
+    told, known = [crc], [line.crc]
+    if _ALL_32 not in (packed, size):  # otherwise a field of its own has them
+        told, known = [*told, packed, size], [*known, line.packed, line.size]
+    is_later = bool(flags & _FLAG_DESCRIPTOR)
+    if (flags & _FLAGS_REPEATED, method) != (line.flags & _FLAGS_REPEATED, line.method) or (
+        told != known and not (is_later and not any(told))
+    ):
+        raise ContentInvalid(f"the archive says two different things about '{_shown(name)}'")
+    if is_later and method == STORED:  # whoever streams it cannot find its end
+        raise ContentInvalid(f"'{_shown(name)}' has its size after its data, and does not say where that ends")
+    offset = line.offset + _LOCAL.size + name_length + extra_length
+    if offset + line.packed > start:
+        raise ContentInvalid(f"'{_shown(name)}' overlaps the archive's directory")
+    return Member(name, line.method, line.size, line.packed, offset, line.crc)
 
 
 def _local(file: BinaryIO, records: list[_Record], start: int) -> dict[str, Member]:
@@ -331,6 +431,11 @@ def _name(raw: bytes, flags: int) -> str:
         raise ContentInvalid("a name in the archive is not UTF-8") from None
     if not name.isascii() and not flags & _FLAG_UTF8:
         raise ContentInvalid("a name in the archive is not ASCII and not marked as UTF-8: readers differ about it")
+    return _path(name)
+
+
+def _path(name: str) -> str:
+    """Raises ContentInvalid for what leads out of the folder it is unpacked in."""
     if not name.isprintable() or "\\" in name or _DRIVE.match(name):
         raise ContentInvalid(f"'{_shown(name)}' cannot be a path in an archive")
     if any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
@@ -345,20 +450,29 @@ def _check_second_name(name: str, raw: bytes, extra: Mapping[int, bytes]) -> Non
         raise ContentInvalid(f"'{_shown(name)}' has a second name in the archive")
 
 
-def _check_kind(name: str, method: int, flags: int, system: int, attributes: int) -> None:
-    if method not in (STORED, DEFLATED):
-        raise ContentInvalid(f"'{_shown(name)}' is packed with method {method}; only stored and deflate are allowed")
-    if flags & _FLAGS_REFUSED:
+def _check_kind(name: str, line: _Line) -> None:
+    if line.method not in (STORED, DEFLATED):
+        raise ContentInvalid(
+            f"'{_shown(name)}' is packed with method {line.method}; only stored and deflate are allowed"
+        )
+    if line.flags & _FLAGS_REFUSED:
         raise ContentInvalid(f"'{_shown(name)}' is encrypted or patched")
-    if flags & _FLAG_DESCRIPTOR:
-        raise ContentInvalid(f"'{_shown(name)}' has its sizes after its data: write the archive to a file, not a pipe")
-    kind = stat.S_IFMT(attributes >> 16) if system == _UNIX else 0
+    if line.method == STORED and line.size != line.packed:
+        raise ContentInvalid(f"the sizes of '{_shown(name)}' contradict each other")
+
+
+def _check_no_link(name: str, line: _Line) -> None:
+    kind = stat.S_IFMT(line.attributes >> 16) if line.system == _UNIX else 0
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ContentInvalid(f"'{_shown(name)}' is a link or device")
 
 
-def _check_bomb(records: list[_Record], size: int, limits: Limits) -> None:
-    unpacked = sum(record.member.size for record in records)
+def _twice(raw_name: bytes) -> ContentInvalid:
+    return ContentInvalid(f"the archive has '{_shown(raw_name.decode('utf-8', 'replace'))}' twice")
+
+
+def _check_bomb(sizes: Iterable[int], size: int, limits: Limits) -> None:
+    unpacked = sum(sizes)
     if unpacked > limits.unpacked_bytes:
         raise ContentInvalid(f"the archive would unpack to more than {limits.unpacked_bytes} bytes")
     if unpacked > limits.ratio_from and unpacked > limits.ratio * size:

@@ -559,7 +559,7 @@ class Edge:
             row = self.lookup.find(target)
             if not self.lookup.is_inline:
                 row = await row
-            if row is None or row[1] != found.row[1] or row[3] != found.row[3]:
+            if row is None or not hot.is_current(found, row):
                 return False
             found.row, found.version = row, version
         if not hot.is_allowed(known, target, found.row):
@@ -595,7 +595,7 @@ class Edge:
             return
         row = (decision.epoch, repository.pk, repository.anonymous_read, repository.revision)
         key = _rendered_key(exchange.scope, exchange.origin)
-        self.documents.put(key, hot.Kept(row, version, encode(response.headers), content))
+        self.documents.put(key, hot.Kept(row, repository.options, version, encode(response.headers), content))
 
 
 def _rendered_key(scope: Any, origin: Origin) -> hot.RenderedKey:
@@ -647,6 +647,8 @@ def _needs_body(exchange: Exchange, plan: BodyPlan | None) -> bool:
 
 
 def _is_held(handle: RepositoryHandle, plan: StagedBody | PartsBody) -> bool:
+    if isinstance(plan, StagedBody) and plan.may_be_held:
+        return True
     expect = plan.expect if isinstance(plan, StagedBody) else None
     if expect is None or not expect.is_identity:
         return False

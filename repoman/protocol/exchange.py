@@ -141,23 +141,34 @@ class Exchange:
             if not message.get("more_body", False):
                 return
 
-    async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, reason: str = "") -> None:
-        """Send a whole answer. `headers` lack Content-Length and X-Request-Id, which are added (a 304 has no length).
+    async def respond(
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        reason: str = "",
+        more: Sequence[bytes] = (),
+    ) -> None:
+        """Send a whole answer. `headers` lack Content-Length and X-Request-Id, which are added (a 304 has no length). `more`
+        is the rest of a body that is long and in pieces: it goes out at the client's pace, and is not copied.
 
         A body that nobody took is the server's business: it lets the answer arrive, then closes the connection.
         """
         if status not in NO_BODY_STATUSES:
-            headers.append((b"content-length", str(len(body)).encode()))
+            headers.append((b"content-length", str(len(body) + sum(map(len, more))).encode()))
         headers.append((b"x-request-id", self.request_id.encode()))
         if self.is_head or status in NO_BODY_STATUSES:
-            body = b""
+            body, more = b"", ()
         answer = self.scope.get(ANSWER)
-        if answer is not None and not reason:
+        if answer is not None and not reason and not more:
             self.status = status
             self.sent = len(body)
             await answer(head_of(status, headers), body)
             return
         await self.start(status, headers, reason)
+        for following in more:
+            await self.push(body)
+            body = following
         await self.finish(body)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]], reason: str = "") -> None:

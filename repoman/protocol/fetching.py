@@ -43,6 +43,7 @@ FIRST_LOOK_SECONDS = 0.03
 LONGEST_LOOK_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 600.0
 RENEW_SECONDS = 10.0
+TOLD_SECONDS = 2.0  # a digest waits so long for the fetch of its file to begin
 PIECE = 1024 * 1024
 LEAST_PIECE = 64 * 1024
 RELAYED_BYTES = 16 * 1024 * 1024  # in the pieces of all clients together; what their connections hold comes on top
@@ -54,6 +55,7 @@ class Fetches:
     def __init__(self) -> None:
         self._made: Flights | None = None
         self._beginning: dict[str, asyncio.Task[Flight | Outcome | None]] = {}
+        self._told: dict[str, Outcome] = {}  # by the file's key, what the upstream has just said that its digest is
         self._renewals: set[asyncio.Task[None]] = set()
         self._is_alone = False
         self._metrics: Metrics | None = None
@@ -90,6 +92,8 @@ class Fetches:
 
     async def _outcome(self, plan: Plan, may_relay: bool) -> Outcome | None:
         flight: Flight | Outcome | None = self.flights.find(plan.key)
+        if flight is None and (told := self._told.get(plan.beside)) is not None and told.plan.key == plan.key:
+            return told
         if flight is None:
             beginning = self._beginning.get(plan.key)
             if beginning is None:
@@ -99,7 +103,7 @@ class Fetches:
             flight = await asyncio.shield(beginning)
         if not isinstance(flight, Flight):
             return flight
-        if may_relay and plan.kind == "file":
+        if may_relay and plan.kind == "file" and not plan.is_awaited:
             outcome = await flight.started()
             if outcome.is_arriving:
                 return replace(outcome, flight=flight)
@@ -107,8 +111,21 @@ class Fetches:
 
     def _begun(self, key: str, task: asyncio.Task[Flight | Outcome | None]) -> None:
         self._beginning.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # whoever waits has it; if nobody does, it is no news
+        if task.cancelled() or task.exception() is not None:  # whoever waits has it; if nobody does, it is no news
+            return
+        if not isinstance(task.result(), Flight):
+            self._told.pop(key, None)
+
+    def _remember(self, outcome: Outcome) -> None:
+        """A digest is asked for once for all who want its file: until the fetch of the file is over."""
+        key = outcome.plan.beside
+
+        def forget() -> None:
+            if self._told.get(key) is outcome and self.flights.find(key) is None and key not in self._beginning:
+                del self._told[key]
+
+        self._told[key] = outcome
+        asyncio.get_running_loop().call_later(TOLD_SECONDS, forget)
 
     async def _begin(self, plan: Plan) -> Flight | Outcome | None:
         """A flight of our own; an outcome that is known already; or None once another process has carried it out."""
@@ -150,6 +167,9 @@ class Fetches:
                 raise Unavailable("the database is not available; try again", retry_after_seconds=2) from error
             finally:
                 self._count(outcome, size)
+                self._told.pop(plan.key, None)
+                if plan.beside and (outcome.error is None or isinstance(outcome.error, NotFound)):
+                    self._remember(outcome)
             if outcome.error is not None and not failed_before:
                 raise outcome.error
 

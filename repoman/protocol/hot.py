@@ -86,7 +86,7 @@ class Credentials:
 # epoch, repository id, anonymous_read, then what the answer is made of.
 _SELECT = """
 SELECT (SELECT value FROM access_accessepoch WHERE id = 1), r.id, r.anonymous_read,
-       o.id, {name}, o.media_type, {metadata}, o.first_seen_at, b.digest, b.size, b.storage_key, b.stamp
+       o.id, {name}, o.media_type, {metadata}, {options}, o.first_seen_at, b.digest, b.size, b.storage_key, b.stamp
   FROM catalog_repository r
   JOIN catalog_package p ON p.repository_id = r.id AND p.name = {mark}
   {join}
@@ -110,20 +110,21 @@ _JOINS = {
 }
 
 
-# epoch, repository id, anonymous_read, revision
+# epoch, repository id, anonymous_read, revision, options
 _REPOSITORY = """
-SELECT (SELECT value FROM access_accessepoch WHERE id = 1), r.id, r.anonymous_read, r.revision
+SELECT (SELECT value FROM access_accessepoch WHERE id = 1), r.id, r.anonymous_read, r.revision, {options}
   FROM catalog_repository r
  WHERE r.key = {mark} AND r.format = {mark} AND r.type = 'local' AND r.state = 'active'
 """
 
 
-def _statements(mark: str, metadata: str) -> dict[str, str]:
+def _statements(mark: str, as_text: str = "") -> dict[str, str]:
+    metadata, options = f"o.metadata{as_text}", f"r.options{as_text}"
     found = {
-        kind: _SELECT.format(name=name, join=join.format(mark=mark), mark=mark, metadata=metadata)
+        kind: _SELECT.format(name=name, join=join.format(mark=mark), mark=mark, metadata=metadata, options=options)
         for kind, (name, join) in _JOINS.items()
     }
-    found["repository"] = _REPOSITORY.format(mark=mark)
+    found["repository"] = _REPOSITORY.format(mark=mark, options=options)
     return {kind: " ".join(text.split()) for kind, text in found.items()}
 
 
@@ -171,7 +172,7 @@ class SqliteLookup:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._statements = _statements("?", "o.metadata")
+        self._statements = _statements("?")
         self._connection: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None
         self._retry_at = 0.0
@@ -252,7 +253,7 @@ class PostgresqlLookup:
             "connect_timeout": 3,
             "options": "-c statement_timeout=5s -c default_transaction_read_only=on",
         }
-        self._statements = _statements("%s", "o.metadata::text")
+        self._statements = _statements("%s", "::text")
         self._idle: list[Any] = []
         self._open = 0
         self._retry_at = 0.0
@@ -345,13 +346,19 @@ def memo_of(target: Target, row: Row, version: bytes | None) -> Memo:
         memo.row = row
         memo.version = version
         return memo
-    _, name, media_type, metadata, first_seen_at, digest, size, storage_key, stamp = row[3:]
+    _, name, media_type, metadata, options, first_seen_at, digest, size, storage_key, stamp = row[3:]
     route = target.route
     assert route is not None and route.hot_headers is not None
     media_type = media_type or "application/octet-stream"
     ref = BlobRef(Digest.sha256(digest), size, storage_key, stamp, media_type)
+    more = {"options": json.loads(options)} if route.hot_options else {}
     headers = route.hot_headers(
-        name=name, media_type=media_type, digest=digest, captured=target.captured, metadata=json.loads(metadata)
+        name=name,
+        media_type=media_type,
+        digest=digest,
+        captured=target.captured,
+        metadata=json.loads(metadata),
+        **more,
     )
     modified = _timestamp(first_seen_at) if route.hot_dated else None
     lines, etag = blob_headers(headers, ref, etag=None, modified=modified)
@@ -363,12 +370,18 @@ def memo_of(target: Target, row: Row, version: bytes | None) -> Memo:
 
 @dataclass(slots=True)
 class Kept:
-    """A document that was rendered once: `row` is the repository's when it was, `version` as in a Memo."""
+    """A document that was rendered once: `row` and `options` are the repository's when it was, `version` as in a Memo."""
 
     row: Row
+    options: Mapping[str, Any]
     version: bytes | None
     lines: Pairs
     content: bytes | Rendered
+
+
+def is_current(kept: Kept, row: Row) -> bool:
+    """Whether the repository, as it is now, would be rendered the same."""
+    return bool(row[1] == kept.row[1] and row[3] == kept.row[3] and json.loads(row[4]) == kept.options)
 
 
 # Query string, Accept and address besides the path: all that a rendered document may depend on.
@@ -385,7 +398,7 @@ class Documents:
     def put(self, key: RenderedKey, document: Kept) -> None:
         content = document.content
         if isinstance(content, Rendered):
-            size, largest = len(content.data) + len(content.packed), LARGEST_PACKED
+            size, largest = content.held_bytes, LARGEST_PACKED
         else:
             size, largest = len(content), LARGEST_DOCUMENT
         if size <= largest and len(key[2]) + len(key[3]) <= LONGEST_KEY:

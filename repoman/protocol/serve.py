@@ -281,23 +281,29 @@ class Server:
     async def send_rendered(self, exchange: Exchange, lines: Pairs, document: Rendered, *, status: int = 200) -> None:
         """Send a rendered document, with gzip where the client takes it. `lines` is not changed.
 
-        The entity tag names the document in whatever coding, as its clients expect, so the answer varies.
+        Each form has a strong tag of its own (RFC 9110 §8.8.3.3); who has either has what the document says.
         """
         lines = [line for line in lines if line[0] not in (b"content-type", b"etag")]
         own = encode(document.headers)
         overridden = {name for name, _ in own}
         lines = [line for line in lines if line[0] not in overridden] + own
         lines.append((b"content-type", document.media_type.encode("latin-1")))
-        lines.append((b"etag", document.etag.encode("latin-1")))
+        asked = Asked.of(exchange.headers)
+        is_packed = bool(document.packed) and takes_gzip(exchange.headers)
+        tags = [document.etag, f'{document.etag[:-1]}-gzip"']
+        if is_packed:
+            tags.reverse()
+        lines.append((b"etag", tags[0].encode("latin-1")))
         lines = _varying(lines, b"Accept-Encoding")
-        if status == 200 and is_not_modified(Asked.of(exchange.headers), document.etag, None):
+        if status == 200 and any(is_not_modified(asked, tag, None) for tag in tags):
             await exchange.respond(304, [line for line in lines if line[0] not in _NOT_IN_304], b"")
             return
-        data = document.data
-        if document.packed and takes_gzip(exchange.headers):
+        if is_packed:
             lines.append((b"content-encoding", b"gzip"))
-            data = document.packed
-        await exchange.respond(status, lines, data)
+            await exchange.respond(status, lines, document.packed)
+            return
+        first, *others = [piece.data for piece in document.pieces]
+        await exchange.respond(status, lines, first, more=others)
 
     async def send_blob(
         self, exchange: Exchange, lines: Pairs, etag: str, ref: BlobRef, *, modified: float | None, status: int = 200

@@ -144,6 +144,7 @@ class Table:
         else:
             raise NameInvalid("there is nothing at this address")
         if method not in METHODS:
+            _match(handler, method, parts[4] if len(parts) > 4 else "")
             raise MethodNotAllowed(f"the method {method[:20]} is not supported", allow=list(METHODS))
         key = f"{namespace}/{name}"
         if not (_is_part(namespace) and _is_part(name)):

@@ -7,8 +7,11 @@ newest revision to the oldest.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from django.db.models import Q, Sum
 
@@ -20,12 +23,12 @@ from repoman.core.digest import looks_like_digest
 from repoman.core.errors import BadRequest, MethodNotAllowed, NotFound, PackageNotFound
 from repoman.core.format import handler_for
 from repoman.core.refs import FileRef, TagRef, VersionRef
+from repoman.events.record import record
 from repoman.sources.base import Asked
 from repoman.sources.virtual import VirtualSource
 
 from . import annotate, delete
-from .purge import BATCH, purge_revision
-from .release import remove_rows
+from .purge import purge_file, purge_package, purge_revision, purge_version
 from .transactions import write
 
 
@@ -211,72 +214,86 @@ def remove_versions(
 ) -> None:
     """Remove one version (a tag where the format has digests: only the tag), or with `everything` all the package holds.
 
-    `purge`: skip the trash, so that the bytes no longer count; for owners. Raises BadRequest, VersionNotFound.
+    `purge`: skip the trash, so that the bytes no longer count, also with what the trash holds of it already; for owners.
+    Raises BadRequest, PackageNotFound, VersionNotFound.
     """
     _check_removal(actor, repository, purge)
     if bool(version) == everything:
         raise BadRequest("name one 'version', or ask for 'all=true'")
-    owner = _package(actor, repository, package)
-    revisions: list[int] = []
-    parts: list[int] = []
+    owner = _removable(actor, repository, package, purge)
     if version and _is_tag(repository, version):
-        revisions.append(delete.remove_tag(repository, actor, TagRef(owner.name, version)))
-    elif version:
-        parts = _held(Q(version__package=owner, version__name=version, version__removed_revision=None))
-        revisions.append(delete.remove_version(repository, actor, VersionRef(owner.name, version)))
+        revision = delete.remove_tag(repository, actor, TagRef(owner.name, version))
+        if purge:
+            purge_revision(repository, revision)
+        return
+    if version:
+        remove: Callable[[], object] = partial(
+            delete.remove_version, repository, actor, VersionRef(owner.name, version)
+        )
+        empty: Callable[[], dict[str, int]] = partial(purge_version, owner, version)
     else:
-        parts = _held(Q(version__package=owner))
-        revisions += _remove_all(actor, repository, owner)
-    if purge:
-        _purge(repository, revisions, parts)
+        remove, empty = partial(_remove_all, actor, repository, owner), partial(purge_package, owner)
+    _remove(actor, repository, f"{owner.name} {version}".rstrip(), remove, empty if purge else None)
 
 
-def _held(named: Q) -> list[int]:
-    """Ids of the files that stay only while a version names them, and that these name."""
-    rows = VersionArtifact.objects.filter(named, artifact__held_by_version=True)
-    return list(rows.values_list("artifact_id", flat=True).distinct())
+def _removable(actor: Actor, repository: Repository, name: str, purge: bool) -> Package:
+    """The package; one that is wholly in the trash where that is to be emptied of it."""
+    try:
+        return _package(actor, repository, name)
+    except PackageNotFound:
+        plain = handler_for(repository.format).normalize(name)
+        found = Package.objects.filter(repository=repository, name=plain).first() if purge else None
+        if found is None:
+            raise
+        return found
 
 
-def _remove_all(actor: Actor, repository: Repository, owner: Package) -> list[int]:
-    """One revision for each version and file; what somebody else removes meanwhile is not missed."""
-    revisions: list[int] = []
+def _remove(
+    actor: Actor,
+    repository: Repository,
+    subject: str,
+    remove: Callable[[], object],
+    empty: Callable[[], dict[str, int]] | None,
+) -> None:
+    """Remove it and, where that is asked for, for good. What is only in the trash is there for `empty`, which says how
+    much of it there was; with nothing there either it is as missing as for others."""
+    missing: NotFound | None = None
+    try:
+        remove()
+    except NotFound as error:
+        missing = error
+    counts: dict[str, Any] = {**empty()} if empty is not None else {}
+    if missing is not None and not any(counts.values()):
+        raise missing
+    if empty is not None:
+        write(partial(record, "trash:purge", actor=actor, repository=repository, subject=subject, **counts))
+
+
+def _remove_all(actor: Actor, repository: Repository, owner: Package) -> None:
+    """One revision for each version and file; what somebody else removes meanwhile is not missed. Raises PackageNotFound
+    where there is nothing live."""
+    if not selectors.package_exists(repository.pk, owner.name):
+        raise PackageNotFound(f"'{repository.key}' has no package '{owner.name}'")
     names = Version.objects.filter(package=owner, removed_revision=None).order_by("-added_revision", "name")
     for name in list(names.values_list("name", flat=True)):
-        try:
-            revisions.append(delete.remove_version(repository, actor, VersionRef(owner.name, name)))
-        except NotFound:
-            continue
+        with suppress(NotFound):
+            delete.remove_version(repository, actor, VersionRef(owner.name, name))
     paths = Artifact.objects.filter(package=owner, removed_revision=None, held_by_version=False).order_by("path")
     for path in list(paths.values_list("path", flat=True)):
-        try:
-            revisions.append(delete.remove_file(repository, actor, FileRef(owner.name, path)))
-        except NotFound:
-            continue
-    return revisions
+        with suppress(NotFound):
+            delete.remove_file(repository, actor, FileRef(owner.name, path))
 
 
 def remove_file(actor: Actor, repository: Repository, package: str, *, name: str = "", purge: bool = False) -> None:
-    """Remove one file of the package. Where files are packages, `name` may be left out. Raises FileNotFound."""
+    """Remove one file of the package. Where files are packages, `name` may be left out. `purge` as for versions. Raises
+    FileNotFound."""
     _check_removal(actor, repository, purge)
     if not name and not handler_for(repository.format).files_are_packages:
         raise BadRequest("'name' is needed: which file of the package?")
-    owner = _package(actor, repository, package)
-    revision = delete.remove_file(repository, actor, FileRef(owner.name, name or owner.name))
-    if purge:
-        _purge(repository, [revision])
-
-
-def _purge(repository: Repository, revisions: Sequence[int], parts: Sequence[int] = ()) -> None:
-    """Remove for good what the revisions took away, and of its `parts` those that no version names any more.
-
-    Their grace is not waited for: an owner who asks for this wants the room, and a push that counted on one of them is
-    told that it is missing.
-    """
-    for revision in revisions:
-        purge_revision(repository, revision)
-    for start in range(0, len(parts), BATCH):
-        batch = parts[start : start + BATCH]
-        write(lambda batch=batch: remove_rows(repository.namespace_id, artifacts=batch))  # type: ignore[misc]
+    owner = _removable(actor, repository, package, purge)
+    path = name or owner.name
+    remove = partial(delete.remove_file, repository, actor, FileRef(owner.name, path))
+    _remove(actor, repository, f"{owner.name} {path}", remove, partial(purge_file, owner, path) if purge else None)
 
 
 def annotate_version(

@@ -42,7 +42,7 @@ from repoman.sources.choose import source_for
 from repoman.sources.local import LocalSource
 from repoman.sources.virtual import VirtualSource
 
-from . import annotate, delete, publish, read, upload, workshop
+from . import annotate, announced, delete, publish, read, upload, workshop
 from .own_account import OwnAccount
 from .parts import assemble
 from .rendered import documents
@@ -120,6 +120,15 @@ class RepositoryHandle:
         if decides.type == Repository.Type.VIRTUAL and decides.deploy_target is not None:
             decides = decides.deploy_target
         return self.handler.parse_options(own_options(decides))
+
+    @cached_property
+    def content_options(self) -> Sequence[Any]:
+        if self.repository.type == Repository.Type.LOCAL:
+            return [self.options]
+        source = self.source
+        members = source.contributors("") if isinstance(source, VirtualSource) else []
+        locals_ = (member for member in members if member.type == Repository.Type.LOCAL)
+        return [self.handler.parse_options(own_options(member)) for member in locals_]
 
     @cached_property
     def _actions(self) -> frozenset[Action]:
@@ -216,7 +225,7 @@ class RepositoryHandle:
         found = documents.get((self.repository.pk, ref, form, address), mark, render)
         if self.repository.type == Repository.Type.LOCAL:
             return found
-        return Rendered(found.data, found.packed, found.media_type, found.etag, cache_headers(*source.freshness(ref)))
+        return replace(found, headers=cache_headers(*source.freshness(ref)))
 
     def package(self, name: str) -> PackageState:
         repository = self.target
@@ -275,6 +284,15 @@ class RepositoryHandle:
     def publish(self, publication: Publication) -> Published:
         target = self._check_write(Action.PUBLISH, publication.package)
         return publish.publish(target, self.actor, self._target_actions, publication)
+
+    def announce(self, ref: FileRef, algorithm: str, told: str) -> bool:
+        return announced.announce(self._check_write(Action.PUBLISH, ref.package), ref, algorithm, told)
+
+    def announced(self, ref: FileRef) -> Mapping[str, str]:
+        return announced.of(self._check_write(Action.PUBLISH, ref.package), ref)
+
+    def retract(self, ref: FileRef, algorithm: str) -> bool:
+        return announced.retract(self._check_removal(ref.package), ref, algorithm)
 
     def annotate(self, package: str, versions: Mapping[str, Mapping[str, object]]) -> None:
         annotate.annotate(self._check_write(Action.PUBLISH, package), self.actor, package, versions)

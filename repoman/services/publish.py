@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 from django.db.models import Exists, OuterRef, TextField
@@ -36,7 +36,7 @@ from repoman.db.prepared import Prepared
 from repoman.events.record import record
 from repoman.policy import gates, quota
 
-from . import suspect
+from . import announced, suspect
 from .transactions import write
 from .upload import spend, take
 
@@ -118,9 +118,7 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
 
     Raises ContentMissing, Conflict, PreconditionFailed, Forbidden, QuotaExceeded, RepositoryNotFound.
     """
-    staged = [item.staged for item in publication.files]
-    if publication.version is not None and publication.version.document is not None:
-        staged.append(publication.version.document)
+    staged = _staged_in(publication)
     damaged = damaged_keys(staged)
 
     def block() -> _Change:
@@ -135,6 +133,8 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         _judge_subjects(publication, package)
         waiting = _waiting(publication, package)
         for new_file in publication.files:
+            if change.handler.files_may_wait and not new_file.is_moving:
+                announced.judge(change.repository, package.name, new_file)
             _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex], waiting)
         if publication.rivals:
             _refuse_rivals(change, publication)
@@ -155,8 +155,14 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         change.finish(package)
         return change
 
+    change: _Change | None = None
     try:
-        change = write(block)
+        while change is None:
+            try:
+                change = write(block)
+            except announced.Unhashed as lacking:  # a digest was told while the file came
+                publication = _hashed(publication, lacking)
+                staged = _staged_in(publication)
     except BaseException:
         store.discard([key for key in (item.storage_key for item in staged) if not selectors.is_named(key)])
         raise
@@ -165,6 +171,24 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         suspect.note_change(digest, is_back=True)
     revision = change.revision or change.repository.revision
     return Published(revision, change.created, change.replaced, tuple(change.dropped))
+
+
+def _staged_in(publication: Publication) -> list[Staged]:
+    staged = [item.staged for item in publication.files]
+    if publication.version is not None and publication.version.document is not None:
+        staged.append(publication.version.document)
+    return staged
+
+
+def _hashed(publication: Publication, lacking: announced.Unhashed) -> Publication:
+    """The same, with a digest more of one of its files."""
+
+    def hashed(staged: Staged) -> Staged:
+        found = announced.digest_of(staged, lacking.algorithm)
+        return replace(staged, others={**staged.others, lacking.algorithm: found})
+
+    files = [replace(new, staged=hashed(new.staged)) if new.path == lacking.path else new for new in publication.files]
+    return replace(publication, files=tuple(files))
 
 
 def _refuse_twin(package: Package) -> None:
@@ -176,8 +200,10 @@ def _refuse_twin(package: Package) -> None:
 
 
 def _describe_package(change: _Change, package: Package, metadata: Mapping[str, object]) -> None:
-    merged = {**package.metadata, **metadata}
-    if merged != package.metadata:
+    # Read again: the row was read before the repository was locked, and another publication may have added to it since.
+    kept = Package.objects.values_list("metadata", flat=True).get(pk=package.pk)
+    merged = {**kept, **metadata}
+    if merged != kept:
         change.stamp()
         Package.objects.filter(pk=package.pk).update(metadata=merged)
 

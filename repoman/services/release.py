@@ -85,10 +85,16 @@ def release(namespace_id: int, blob_ids: Iterable[int]) -> tuple[int, int]:
 
 
 def remove_rows(
-    namespace_id: int, *, versions: Collection[int] = (), artifacts: Collection[int] = (), still: Q | None = None
+    namespace_id: int,
+    *,
+    versions: Collection[int] = (),
+    artifacts: Collection[int] = (),
+    still: Q | None = None,
+    from_trash: bool = False,
 ) -> Removed:
     """Remove these rows of one namespace for good, with the tags of the versions, as far as `still` holds once they are
-    locked; a file that a version names stays. Keep the batches small: the namespace's row is locked meanwhile."""
+    locked; a file that a version names stays, with `from_trash` only one that a live version names. Keep the batches small:
+    the namespace's row is locked meanwhile."""
     condition = still if still is not None else Q()
     own_versions = Version.objects.filter(condition, pk__in=list(versions)) if versions else Version.objects.none()
     own_artifacts = Artifact.objects.filter(condition, pk__in=list(artifacts)) if artifacts else Artifact.objects.none()
@@ -108,6 +114,8 @@ def remove_rows(
         removed.busy += len(version_blobs) - len(doomed)
     if artifact_blobs:
         ours = list(for_update(own_artifacts.filter(free)).values_list("pk", flat=True))
+        if from_trash:
+            VersionArtifact.objects.filter(artifact_id__in=ours, version__removed_revision__isnull=False).delete()
         named = set(VersionArtifact.objects.filter(artifact_id__in=ours).values_list("artifact_id", flat=True))
         Artifact.objects.filter(pk__in=[key for key in ours if key not in named]).delete()
         removed.artifacts = len(ours) - len(named)

@@ -12,7 +12,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 
-from repoman.core.records import Document, Rendered
+from repoman.core.records import Document, Piece, Rendered
 
 KEPT_BYTES = 64 * 1024 * 1024
 PACKED_FROM = 1024
@@ -66,7 +66,7 @@ class Documents:
 
 
 def _weight(document: Rendered) -> int:
-    return len(document.data) + len(document.packed) + 1024
+    return document.held_bytes + 1024
 
 
 def pack(document: Document) -> Rendered:
@@ -77,7 +77,7 @@ def pack(document: Document) -> Rendered:
     if len(data) >= PACKED_FROM:
         packer = zlib.compressobj(LEVEL, zlib.DEFLATED, 31)  # 31: gzip, without name and time
         packed = packer.compress(data) + packer.flush()
-    return Rendered(data, packed if 0 < len(packed) < len(data) else b"", document.media_type, etag)
+    return Rendered((Piece(data),), packed if len(packed) < len(data) else b"", document.media_type, etag)
 
 
 documents = Documents()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from repoman.catalog import selectors
 from repoman.catalog.models import Repository
 from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, VersionNotFound
+from repoman.core.format import handler_for
 from repoman.core.records import FileEntry, Listing, VersionEntry
 from repoman.core.refs import FileRef, ListingRef, TagRef, VersionRef
 
@@ -57,14 +58,13 @@ class LocalSource(Source):
                 return selectors.files(
                     self._repository.pk, ref.package, under=ref.argument("under"), after=ref.after, limit=ref.limit
                 )
-            case "packages":
-                return selectors.packages(
-                    self._repository.pk,
-                    q=ref.argument("q"),
-                    under=ref.argument("under"),
-                    after=ref.after,
-                    limit=ref.limit,
+            case "packages" if ref.argument("under"):
+                found = selectors.packages_under(
+                    self._repository.pk, ref.argument("under"), after=ref.after, limit=ref.limit
                 )
+                return handler_for(self._repository.format).describe(found)
+            case "packages":
+                return selectors.packages(self._repository.pk, q=ref.argument("q"), after=ref.after, limit=ref.limit)
             case "folder":
                 return self._folder(ref)
             case "tags":

@@ -11,6 +11,7 @@ ask for any number of names. Everything else that goes wrong is an error, never 
 from __future__ import annotations
 
 import datetime
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -121,6 +122,9 @@ class RemoteSource(Source):
     # --- files -------------------------------------------------------------------------------------------------------
 
     def open(self, ref: FileRef) -> FileEntry:
+        return self._open(ref)
+
+    def _open(self, ref: FileRef, *, is_awaited: bool = False) -> FileEntry:
         row = _held_file(self._repository.pk, ref)
         is_held = row is not None
         if row is not None:
@@ -132,7 +136,13 @@ class RemoteSource(Source):
                 self._asked.served = self._fetched(ref, self._answered(ref))
                 return selectors.file_entry(row)
         listed = self._listed(ref) if self._handler.is_listed else None
-        plan = self._file_plan(ref, listed, is_held=is_held)
+        try:
+            plan = replace(self._file_plan(ref, listed, is_held=is_held), is_awaited=is_awaited)
+        except RepomanError as error:  # of what says the file's digest
+            if row is None or isinstance(error, NotFound) or (stale := self._stale(document_key(ref))) is None:
+                raise
+            self._asked.served = stale
+            return selectors.file_entry(row)
         outcome = self._asked.outcomes.get(plan.key)
         if outcome is None:
             if self._asked.is_head and listed is not None and listed.size is not None:
@@ -203,7 +213,7 @@ class RemoteSource(Source):
             digests = {algorithm: encoded}
         is_probe = self._asked.is_head and not is_held
         if not digests and not is_probe:
-            digests = self._told_digest(self._handler.digest_file(ref))
+            digests = self._told_digest(ref, held=document)
         return self._plan(
             "probe" if is_probe else "file",
             ref,
@@ -217,14 +227,22 @@ class RemoteSource(Source):
             last_modified=document.last_modified if document is not None else "",
         )
 
-    def _told_digest(self, where: tuple[str, FileRef] | None) -> dict[str, str]:
-        """What the upstream says beside a file that its digest is; nothing where it says nothing that could be read."""
+    def _told_digest(
+        self, file: FileRef, algorithm: str = "", *, held: UpstreamDocument | None = None
+    ) -> dict[str, str]:
+        """What the upstream says beside a file that its digest is; nothing where it says nothing that could be read.
+        `held`: of the file itself, where a copy of it is held: then it is not waited for again and again either."""
+        where = self._handler.digest_file(file, algorithm)
         if where is None:
             return {}
         algorithm, ref = where
-        plan = self._plan("digest", ref, self._handler.upstream(ref, self._options))
+        beside = plan_key(self._repository.pk, self._limits.generation, "GET", file)
+        plan = self._plan("digest", ref, self._handler.upstream(ref, self._options), beside=beside)
         outcome = self._asked.outcomes.get(plan.key)
         trouble = outcome.error if outcome is not None else self._trouble(document_key(ref))
+        if outcome is None and trouble is None and held is not None:
+            key = document_key(ref)
+            trouble = state.failed_lately(self._repository.pk, self._limits.generation, key, held.checked_at)
         if isinstance(trouble, NotFound):
             return {}
         if trouble is not None:
@@ -235,14 +253,22 @@ class RemoteSource(Source):
         return {algorithm: told} if told else {}
 
     def digest(self, ref: FileRef, algorithm: str) -> str:
+        """Of the bytes that are served: the upstream is asked for it only where none are held. What is past its time is
+        asked for anew as by `open`, except just after that: then it is of the file that its reader has just got."""
         row = _held_file(self._repository.pk, ref)
-        if row is None or self._handler.file_changes(ref):
-            told = self._told_digest(self._handler.digest_file(ref, algorithm))
+        if row is None:
+            told = self._told_digest(ref, algorithm)
             if told:
                 return told[algorithm]
             raise FileNotFound(f"{self._repository.key} does not know the {algorithm} of '{ref.path}'")
-        self._asked.served = FIXED
-        return digest_of(selectors.file_entry(row), algorithm)
+        if not self._handler.file_changes(ref):
+            self._asked.served = FIXED
+            return digest_of(selectors.file_entry(row), algorithm)
+        document = self._row(document_key(ref))
+        if document is not None and (clock.now() - document.checked_at).total_seconds() <= RECHECK_SECONDS:
+            self._asked.served = self._fetched(ref, self._answered(ref))
+            return digest_of(selectors.file_entry(row), algorithm)
+        return digest_of(self._open(ref, is_awaited=True), algorithm)
 
     def _arriving(self, ref: FileRef, plan: Plan, size: int, listed: ListedFile | None) -> FileEntry:
         """A file that is on its way: what can be said of it before its bytes are here."""
@@ -332,14 +358,23 @@ class RemoteSource(Source):
     def listing(self, ref: ListingRef) -> Listing:
         whole = whole_of(ref)
         document, freshness = self._document(whole)
-        found = load_listing(document)
+        found = self._taken(ref, load_listing(document))
         self._asked.listed = weaker(self._asked.listed, freshness)
         return replace(paged(found, ref), freshness=freshness)
+
+    def _taken(self, ref: ListingRef, found: Listing) -> Listing:
+        """Without the versions that the options exclude: they are not to be had here."""
+        if not self._repository.options or ref.kind not in ("versions", "releases"):
+            return found
+        takes, options = self._handler.takes_version, self._options
+        entries = tuple(entry for entry in found.entries if takes(entry.name, options))
+        return found if len(entries) == len(found.entries) else replace(found, entries=entries)
 
     def mark(self, ref: ListingRef) -> str:
         document, freshness = self._document(whole_of(ref))
         self._asked.listed = weaker(self._asked.listed, freshness)
-        return f"u{self._repository.pk}.{document.mark}"
+        options = json.dumps(self._repository.options, sort_keys=True) if self._repository.options else ""
+        return f"u{self._repository.pk}.{document.mark}{options}"
 
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
         return self._document(whole_of(ref))[1], ()
@@ -385,11 +420,15 @@ class RemoteSource(Source):
             if outcome.error is None and row is not None:
                 return row, _freshness(row, "hit" if outcome.is_not_modified else "miss")
             trouble = outcome.error
-        if isinstance(trouble, NotFound):
-            about = f"'{ref.package}'" if ref.package else "index"
+        is_index = self._handler.is_indexed and ref.kind == "packages"
+        # A package that is gone is gone; an upstream whose index is gone has lost more than somebody took away.
+        if isinstance(trouble, NotFound) and (row is None or not is_index):
+            about = "index" if is_index else f"'{ref.package}'"
             raise PackageNotFound(f"{self._repository.key} has no {about}: {trouble.message}")
         if row is not None and (stale := self._stale(document_key(ref))) is not None:
             return row, stale
+        if isinstance(trouble, NotFound):
+            raise PackageNotFound(f"{self._repository.key} has no index: {trouble.message}")
         raise trouble or UpstreamFailed(f"what the upstream says of '{ref.package}' was read but could not be kept")
 
     def _whole(self, ref: ListingRef, plan: Plan) -> Outcome:

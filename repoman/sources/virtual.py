@@ -2,9 +2,9 @@
 
 The members, nested ones flattened, are asked in a fixed order: local ones first, then remotes, each as configured. A name
 that a local member has ever held hides what remotes have under it, for everybody, also where the caller may not read that
-member (dependency confusion); `allow_remote_names` opens a name. A version's files come from one member. Only members
-that the caller may read contribute. A member that fails makes the answer fail, unless the repository is lenient
-(`strict` false); it never makes it shorter in silence.
+member (dependency confusion); `allow_remote_names` opens a name. A version's files come from one member, except where it
+is a series of builds (`has_builds`): those are of all. Only members that the caller may read contribute. A member that
+fails makes the answer fail, unless the repository is lenient (`strict` false); it never makes it shorter in silence.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from repoman.catalog.models import Package, Repository, RepositoryMember
 from repoman.core.actor import Action, Actor
 from repoman.core.digest import looks_like_digest
 from repoman.core.errors import (
+    ELSEWHERE,
     FileNotFound,
     NameInvalid,
     NotFound,
@@ -188,9 +189,11 @@ class VirtualSource(Source):
 
     def _until_its_version(self, ref: FileRef, leaves: list[_Leaf]) -> list[_Leaf]:
         """The members that may have this file, where its path says of which version it is: not those after a local member
-        that has the version, or a version would be mixed of several."""
+        that has the version, or a version would be mixed of several. A series of builds is meant to be."""
         version = self._handler.version_of(ref)
-        for index, leaf in enumerate(leaves if version else ()):
+        if not version or self._handler.has_builds(version):
+            return leaves
+        for index, leaf in enumerate(leaves):
             if leaf.is_local and selectors.live_version(leaf.repository.pk, ref.package, version) is not None:
                 return leaves[: index + 1]
         return leaves
@@ -360,7 +363,9 @@ class VirtualSource(Source):
                 self._gaps.append(leaf.key)
                 trouble = trouble or failure
             except RepomanError as error:
-                self._without(leaf, error)
+                # What is about something else says nothing of this, and will not tomorrow: the others are not held up.
+                if error.detail.get("reason") != ELSEWHERE:
+                    self._without(leaf, error)
                 self._gaps.append(leaf.key)
                 trouble = trouble or error
         if plans:
@@ -370,16 +375,19 @@ class VirtualSource(Source):
         return found
 
     def _winners(self, found: Sequence[tuple[_Leaf, Listing]]) -> dict[Any, tuple[_Leaf, Entry]]:
-        """Every version with the first member that has it."""
+        """Every version with the first member that has it; a series of builds with the files of all."""
         entries: dict[Any, tuple[_Leaf, Entry]] = {}
         for leaf, listing in found:
             for entry in listing.entries:
-                entries.setdefault(self._handler.version_identity(entry.name), (leaf, entry))
+                identity = self._handler.version_identity(entry.name)
+                first, earlier = entries.setdefault(identity, (leaf, entry))
+                if earlier is not entry and entry.files and self._handler.has_builds(entry.name):
+                    entries[identity] = (first, _with_files_of(earlier, entry))
         return entries
 
     def _merge_versions(self, found: Sequence[tuple[_Leaf, Listing]]) -> Listing:
-        """Versions by name, the first member's whole; a tag, `latest` among them, as the first member that has it says,
-        and in the spelling of the member that the version comes from."""
+        """Versions by name, the first member's whole (but see `_winners`); a tag, `latest` among them, as the first member
+        that has it says, and in the spelling of the member that the version comes from."""
         entries = self._winners(found)
         tags: dict[str, str] = {}
         for _, listing in found:
@@ -504,6 +512,11 @@ class VirtualSource(Source):
             if line["outcome"] == "cannot be asked" and self._is_strict and ordered is lines:
                 line["because"] = "the repository is strict: without this member there is no answer"
                 return
+
+
+def _with_files_of(entry: Entry, later: Entry) -> Entry:
+    paths = {file.path for file in entry.files}
+    return replace(entry, files=(*entry.files, *(file for file in later.files if file.path not in paths)))
 
 
 def _gives(line: Mapping[str, object]) -> bool:

@@ -30,7 +30,7 @@ class Files(Caller):
 
 def new_files(server: Server, role: str = "maintainer", **fields: Any) -> Files:
     key = server.make_repository(format="generic", **fields)
-    return Files(server, server.member(key, role), key)
+    return Files(server, server.user(key, role), key)
 
 
 def sha256(data: bytes) -> str:

@@ -60,7 +60,7 @@ class Image:
 def new_image(server: Server, role: str = "maintainer", name: str = "app", **fields: Any) -> Image:
     """An image in a fresh repository, as a user with that role."""
     key = server.make_repository(format="oci", **fields)
-    return Image(server.member(key, role), key, name)
+    return Image(server.user(key, role), key, name)
 
 
 def code_of(answer: httpx.Response) -> str:

@@ -80,9 +80,29 @@ def test_helm_c3_13_12_compressed_only_for_who_asks(charts: Charts) -> None:
     assert packed.headers["content-encoding"] == "gzip" and len(small) < len(body) / 3
     assert gzip.decompress(small) == body
     assert "Accept-Encoding" in plain.headers["vary"] and len(json.loads(body)["entries"]) == 40
-    assert packed.headers["etag"] == plain.headers["etag"]
+    tags = [plain.headers["etag"], packed.headers["etag"]]
+    assert tags[0] != tags[1] and not any(tag.startswith("W/") for tag in tags)
+    for coding, own in (("identity", tags[0]), ("gzip", tags[1])):
+        for tag in tags:  # either says that the document is known
+            again, nothing = raw(charts, "index.yaml", Accept_Encoding=coding, If_None_Match=tag)
+            assert (again.status_code, again.headers["etag"], nothing) == (304, own, b"")
     one, data = raw(charts, "charts/chart-0-1.0.0.tgz", Accept_Encoding="gzip")
     assert "content-encoding" not in one.headers and data == samples.chart("chart-0")
+
+
+def test_a_long_index_arrives_whole(charts: Charts) -> None:
+    for number in range(30):
+        charts.publish(f"chart-{number}", description=f"{number}" * 50_000)
+    for number in range(2):
+        charts.publish("chart-7", f"2.{number}.0")
+        plain, body = raw(charts, "index.yaml", Accept_Encoding="identity")
+        assert int(plain.headers["content-length"]) == len(body) > 2 * 1024 * 1024
+        assert len(json.loads(body)["entries"]["chart-7"]) == 2 + number
+        assert gzip.decompress(raw(charts, "index.yaml", Accept_Encoding="gzip")[1]) == body
+        head = charts.get("index.yaml", "HEAD", Accept_Encoding="identity")
+        assert head.headers["content-length"] == plain.headers["content-length"] and not head.content
+        again = charts.get("index.yaml", Accept_Encoding="identity", If_None_Match=plain.headers["etag"])
+        assert again.status_code == 304 and not again.content
 
 
 def test_helm_c11_head_works_everywhere(charts: Charts) -> None:

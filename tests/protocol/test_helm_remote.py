@@ -199,11 +199,24 @@ def test_helm_v6_asked_again_with_its_validators(server: Server, upstream: Upstr
         html_page().body,
         samples.index(samples.entry(DATA))[:-20],
         b"apiVersion: v1\nentries:\n  demo:\n  - name: demo\n    urls: [demo-1.0.0.tgz]\n    vers",
+        b"apiVersion: v1\ngenerated: x\nentries:\n  demo:\n  - name: demo\n",
+        b"apiVersion: v1\nentries:\n  demo:\n  - name: demo\n    version: 1.0.0\n    urls:\n",
+        b"apiVersion: v1\nentries:\n  a:\n  - {name: a, version: 1.0.0, urls: [a]}\n  demo:\n",
         b"",
         b"apiVersion: v1\n",
         b"apiVersion: v1\nentries: {}\nx: !!python/object:os.system [" + b"[" * 100,
     ],
-    ids=["login page", "cut JSON", "cut YAML", "nothing", "no entries", "no YAML"],
+    ids=[
+        "login page",
+        "cut JSON",
+        "cut YAML",
+        "cut behind a name",
+        "cut behind urls",
+        "cut behind a chart's name",
+        "nothing",
+        "no entries",
+        "no YAML",
+    ],
 )
 def test_helm_v4_g6_what_is_no_index_replaces_nothing(server: Server, upstream: Upstream, body: bytes) -> None:
     cold = remote_of(server, upstream, metadata_ttl=0)
@@ -217,6 +230,36 @@ def test_helm_v4_g6_what_is_no_index_replaces_nothing(server: Server, upstream: 
     stale = warm.get("index.yaml")
     assert stale.status_code == 200 and "stale" in stale.headers["cache-status"]
     assert warm.versions() == ["1.0.0"] and warm.get("charts/demo-1.0.0.tgz").content == data["demo-1.0.0.tgz"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"apiVersion: v1\nentries:\n  demo: &a\n  - name: demo\n    urls: [demo-1.0.0.tgz]\n    version: 1.0.0\n  d: *a\n",
+        b"apiVersion: v1\nentries:\n  demo:\n  - name: demo\n    urls: [demo-1.0.0.tgz]\n    version: 1.0.0",
+        b"{apiVersion: v1, entries: {demo: [{name: demo, version: 1.0.0, urls: [demo-1.0.0.tgz]}]}}",
+        rb'{"apiVersion":"v1","entries":{"demo":[{"name":"demo","version":"1.0.0","home":"\ud83d","urls":["demo-1.0.0.tgz"]}]}}',
+        b'{"apiVersion":"v1","entries":{"demo":[{"name":"demo","version":"1.0.0","home":"\xe9","urls":["demo-1.0.0.tgz"]}]}}',
+        b"apiVersion: v1\nentries:\n  demo:\n  - {name: demo, version: 1.0.0, urls: [demo-1.0.0.tgz]}\n"
+        b"  - {name: demo, version: 2.0.0, urls: [x], keywords: [" + b"a," * 100_001 + b"]}\n",
+    ],
+    ids=["alias", "no line break", "brackets", "half a pair", "no UTF-8", "a large entry"],
+)
+def test_helm_v4_what_helm_reads_is_read(charts: Charts, upstream: Upstream, body: bytes) -> None:
+    serve(upstream, body)
+    upstream.add("/charts/demo-1.0.0.tgz", Answer(DATA))
+    assert list(charts.index()["entries"]) == ["demo"] and charts.versions() == ["1.0.0"]
+    assert charts.get("charts/demo-1.0.0.tgz").content == DATA
+
+
+@pytest.mark.parametrize("url", ["", "?x=1", "index.yaml", "."])
+def test_helm_v2_c6_the_index_is_served_as_no_chart(charts: Charts, upstream: Upstream, url: str) -> None:
+    entries = [samples.entry(DATA, urls=[url]), samples.entry(DATA, "other", urls=[url, "other-1.0.0.tgz"])]
+    serve(upstream, samples.index(*({**entry, "digest": ""} for entry in entries)))
+    upstream.add("/charts/other-1.0.0.tgz", Answer(DATA))
+    assert list(charts.index()["entries"]) == ["other"]
+    refused(charts.get("charts/demo-1.0.0.tgz"), 404)
+    assert charts.get("charts/other-1.0.0.tgz").content == DATA
 
 
 def test_helm_v5_g5_other_bytes_than_the_index_says(charts: Charts, upstream: Upstream) -> None:
@@ -503,14 +546,16 @@ def test_helm_v10_h4_a_member_that_fails_is_never_left_out_in_silence(
         assert until(lambda: list(group.charts.index()["entries"]) == ["demo", "late", "ours"], 15)
 
 
-def test_helm_v10_the_last_good_copy_of_a_member(server: Server, upstream: Upstream) -> None:
+@pytest.mark.parametrize("status", [503, 404, 403])
+def test_helm_v10_p3_the_last_good_copy_of_a_member(server: Server, upstream: Upstream, status: int) -> None:
     group = Group(server, upstream)
     data = offer(upstream, ("demo", "1.0.0"))
     assert group.charts.versions() == ["1.0.0"]
     assert group.charts.get("charts/demo-1.0.0.tgz").content == data["demo-1.0.0.tgz"]
-    upstream.add("/charts/index.yaml", Answer(status=503))
-    stale = group.charts.get("index.yaml")
-    assert stale.status_code == 200 and "stale" in stale.headers["cache-status"]
+    upstream.add("/charts/index.yaml", Answer(status=status))
+    for charts in (group.remotes[0], group.charts, group.charts):
+        stale = charts.get("index.yaml")
+        assert stale.status_code == 200 and "stale" in stale.headers["cache-status"]
     assert group.charts.get("charts/demo-1.0.0.tgz").content == data["demo-1.0.0.tgz"]
     group.local.publish("ours")
     assert list(group.charts.index()["entries"]) == ["demo", "ours"]

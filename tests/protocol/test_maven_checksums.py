@@ -27,6 +27,7 @@ def maven(server: Server) -> Maven:
 def test_maven_c5_every_form_of_a_sum_is_taken(maven: Maven, algorithm: str) -> None:
     maven.put_all({JAR: DATA}, sums=())
     told = summed(DATA, algorithm)
+    odd = f"r-{ZEROS[algorithm]}.jar"
     for form in (
         told,
         told.upper(),
@@ -35,6 +36,10 @@ def test_maven_c5_every_form_of_a_sum_is_taken(maven: Maven, algorithm: str) -> 
         f"{told}  demo-1.0.jar\n",
         f"{told} *demo-1.0.jar",
         f"{algorithm.upper()} (demo-1.0.jar) = {told}\n",
+        f"{told}  {odd}\n",
+        f"{told} {odd}",
+        f"{told}  {ZEROS[algorithm]}\n",
+        f"{algorithm.upper()} ({odd}) = {told}",
     ):
         Maven.created(maven.put(f"{JAR}.{algorithm}", form.encode()))
     assert maven.get(f"{JAR}.{algorithm}").text == told
@@ -50,7 +55,7 @@ def test_maven_c9_a_wrong_sum_after_its_file(maven: Maven, algorithm: str) -> No
     assert maven.get(f"{JAR}.{algorithm}").text == summed(DATA, algorithm)
 
 
-@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])
+@pytest.mark.parametrize("algorithm", SUMS)
 def test_maven_c8_e14_a_wrong_sum_before_its_file_refuses_it_until_it_is_corrected(
     maven: Maven, algorithm: str
 ) -> None:
@@ -80,6 +85,15 @@ def test_maven_c8_e13_an_older_deploy_that_was_cut_does_not_stand_in_the_way(mav
     for algorithm in SUMS:
         Maven.created(maven.put(f"{JAR}.{algorithm}", summed(DATA, algorithm).encode()))
     Maven.created(maven.put(JAR, DATA))
+
+
+def test_maven_c8_h3_what_is_only_announced_is_nowhere(maven: Maven) -> None:
+    Maven.created(maven.put(f"{JAR}.md5", ZEROS["md5"].encode()))
+    for path in (f"{DEMO.folder()}/", f"{JAR}.md5", DEMO.metadata):
+        assert maven.get(path).status_code == 404
+    assert "org" not in maven.get("").text
+    listed = maven.server.admin.get(f"/api/v1/repositories/{maven.key}/packages").json()
+    assert listed["items"] == [] and maven.problems() == []
 
 
 def test_maven_u8_c8_e14_all_at_once(maven: Maven) -> None:
@@ -134,6 +148,11 @@ def test_maven_s5_sums_of_what_changes_are_never_compared_with_what_comes_next(m
 
 def test_maven_g7_e2_c1_sums_of_metadata_are_those_of_what_is_served(maven: Maven) -> None:
     maven.deploy(DEMO)
+    for path in (f"{JAR}.sha1", f"{DEMO.metadata}.sha1"):
+        for _ in range(2):
+            told = maven.get(path)
+            assert told.headers["etag"] == f'"{told.text}"' and told.headers["content-type"].startswith("text/plain")
+            assert maven.get(path, If_None_Match=told.headers["etag"]).status_code == 304
     for folder in (DEMO.metadata,):
         Maven.created(maven.put(f"{folder}.sha1", ZEROS["sha1"].encode()))
         answer = maven.get(folder)

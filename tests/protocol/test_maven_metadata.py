@@ -240,15 +240,56 @@ def test_maven_g2_u10_a_jar_about_another_plugin_says_nothing(maven: Maven) -> N
     assert maven.get(f"{GROUP}/{METADATA}").status_code == 404
 
 
-def test_maven_g2_the_groups_metadata_say_what_a_jar_does_not(maven: Maven) -> None:
-    """A jar that streaming tools wrote is not read strictly enough to be believed; its publisher says the prefix."""
+def test_maven_g2_g6_the_highest_version_that_is_there_says_the_prefix(maven: Maven) -> None:
+    """Whatever was uploaded last, and whatever was sent back of what was read here (U1)."""
+    older = Coordinates(artifact=PLUGIN.artifact, version="1.5")
+    newer = Coordinates(artifact=PLUGIN.artifact, version="2")
+    maven.put_all(plugin_files(newer, "newpfx"))
+    maven.put_all({f"{GROUP}/{METADATA}": group_metadata((PLUGIN.artifact, "newpfx"))})
+    maven.put_all(plugin_files(older, "midpfx"))
+    maven.put_all({f"{GROUP}/{METADATA}": group_metadata((PLUGIN.artifact, "newpfx"), (PLUGIN.artifact, "midpfx"))})
+    assert maven.prefixes(GROUP) == {"newpfx": PLUGIN.artifact}
+    removal = {"package": PLUGIN.package, "version": "2"}
+    assert maven.client.delete(f"/api/v1/repositories/{maven.key}/versions", params=removal).status_code == 204
+    assert maven.prefixes(GROUP) == {"midpfx": PLUGIN.artifact}
+    audit = maven.server.admin.get(f"/api/v1/audit?namespace={maven.key.partition('/')[0]}&kind=version:delete").json()
+    undelete = {"revision": audit["items"][0]["revision"]}
+    answer = maven.server.admin.post(f"/api/v1/repositories/{maven.key}/undelete", json=undelete)
+    assert answer.status_code == 200 and maven.prefixes(GROUP) == {"newpfx": PLUGIN.artifact}
+    assert maven.problems() == []
+
+
+@pytest.mark.parametrize("order", [("jar", "pom"), ("pom", "jar")])
+def test_maven_g2_u10_the_pom_says_that_it_is_a_plugin(maven: Maven, order: tuple[str, str]) -> None:
+    """Of an artifact whose name does not, without any metadata sent."""
+    odd = Coordinates(artifact="unusual", version="1.0-SNAPSHOT")
+    files = {
+        "jar": (odd.path(build=BUILDS[0]), samples.plugin_jar(odd, "odd")),
+        "pom": (odd.path("pom", build=BUILDS[0]), samples.pom(odd, packaging="maven-plugin")),
+    }
+    for kind in order:
+        path, data = files[kind]
+        Maven.created(maven.put(path, data))
+    assert maven.prefixes(GROUP) == {"odd": "unusual"}
+    library = Coordinates(artifact="library")
+    maven.put_all({library.path("pom"): samples.pom(library), library.path(): samples.plugin_jar(library, "none")})
+    assert maven.prefixes(GROUP) == {"odd": "unusual"}
+
+
+def test_maven_g2_e20_the_groups_metadata_say_what_a_jar_does_not(maven: Maven) -> None:
+    """Of a jar that cannot be read the publisher says the prefix, also before it comes."""
+    told = group_metadata((PLUGIN.artifact, "demo"), ("nowhere", "x"), ("../y", "y"))
+    maven.put_all({f"{GROUP}/{METADATA}": told})
+    assert maven.get(f"{GROUP}/{METADATA}").status_code == 404
     maven.put_all({PLUGIN.path(): b"no archive", PLUGIN.path("pom"): samples.pom(PLUGIN, packaging="maven-plugin")})
     maven.put_all({PLUGIN.metadata: samples.metadata(PLUGIN, ["1.0"])})
-    maven.put_all({f"{GROUP}/{METADATA}": group_metadata((PLUGIN.artifact, "demo"), ("nowhere", "x"), ("../y", "y"))})
     assert maven.prefixes(GROUP) == {"demo": PLUGIN.artifact}
     maven.put_all({f"{GROUP}/{METADATA}": group_metadata((PLUGIN.artifact, "other"))})
-    assert maven.prefixes(GROUP) == {"demo": PLUGIN.artifact}
+    assert maven.prefixes(GROUP) == {"demo": PLUGIN.artifact, "other": PLUGIN.artifact}
     assert maven.get("org/example/nowhere/").status_code == 404
+    names = maven.server.admin.get(f"/api/v1/repositories/{maven.key}/packages").json()["items"]
+    assert [each["name"] for each in names] == [PLUGIN.package], "what is only spoken of leaves no name"
+    assert maven.problems() == []
 
 
 def test_maven_m3_p4_e19_a_folder_that_is_group_and_artifact(maven: Maven) -> None:
@@ -460,3 +501,13 @@ def test_maven_w5_deletes_and_deploys_of_one_version_at_once(maven: Maven) -> No
         there = [kind for kind in ("jar", "pom") if maven.get(at.path(kind)).status_code == 200]
         assert bool(there) >= is_listed and (is_listed or len(there) < 2)
     assert maven.problems() == []
+
+
+def test_maven_g1_m7_what_makes_no_sense_in_metadata_is_passed_over(maven: Maven) -> None:
+    Maven.created(maven.put(DEMO.path(), b"a jar without its POM"))
+    body = (
+        "<metadata><groupId>null</groupId><artifactId>demo</artifactId><versioning><release>9/8</release><versions>"
+        "<version>1.0</version><version>9/8</version><version>null</version></versions></versioning></metadata>"
+    )
+    Maven.created(maven.put(DEMO.metadata, body.encode()))
+    assert maven.versions() == ["1.0"]

@@ -72,6 +72,22 @@ def test_maven_v5_allow_redeploy_needs_the_right_to_delete(server: Server) -> No
     assert maven.problems() == []
 
 
+def test_maven_h12_v5_what_may_be_replaced_is_asked_for_again(server: Server) -> None:
+    """A file and its checksums alike, by the option as it is now; also through a virtual repository."""
+    maven = new_maven(server)
+    virtual = new_maven(server, type="virtual", members=[maven.key])
+    maven.put_all({JAR: DATA})
+    for may_change in (False, True, False):
+        options = {"options": {"allow_redeploy": may_change}}
+        assert server.admin.patch(f"/api/v1/repositories/{maven.key}", json=options).status_code == 200
+        for path in (JAR, f"{JAR}.sha1"):
+            for _ in range(2):
+                told = maven.get(path).headers["cache-control"]
+                assert ("immutable" not in told) is may_change, path
+                told = server.admin.get(f"/maven/{virtual.key}/{path}").headers["cache-control"]
+                assert ("immutable" not in told) is may_change, path
+
+
 def test_maven_s5_e25_v5_a_snapshot_under_its_plain_name_is_replaced_by_publishers(maven: Maven) -> None:
     publisher = maven.as_other(maven.server.user(maven.key, "publisher"))
     for text in ("1", "2", "2", "3"):
@@ -99,6 +115,46 @@ def test_maven_w2_w10_many_publish_one_name(maven: Maven) -> None:
     assert {answer.status_code for answer in answers} == {201, 409}
     kept = maven.get(JAR).content
     assert [answer.status_code for answer in answers] == [201 if data == kept else 409 for data in bodies]
+
+
+def test_maven_w6_e22_a_request_without_a_body_is_no_empty_file(maven: Maven) -> None:
+    for path in (JAR, f"{JAR}.sha1", DEMO.metadata):
+        assert maven.raw("PUT", path)[0] == 411
+    missing(maven.get(JAR))
+    assert maven.raw("PUT", JAR, content_length="0")[0] == 201
+    assert maven.get(JAR).content == b""
+
+
+def test_maven_w6_conditions_of_uploads_and_removals(maven: Maven) -> None:
+    for headers in ({"If_Match": "*"}, {"If_Match": '"0"'}):
+        refused(maven.put(JAR, DATA, **headers), 412, "precondition_failed")
+    Maven.created(maven.put(JAR, DATA, If_None_Match="*"))
+    etag = maven.get(JAR).headers["etag"]
+    for headers in ({"If_None_Match": "*"}, {"If_None_Match": etag}, {"If_Match": '"0"'}):
+        refused(maven.put(JAR, DATA, **headers), 412, "precondition_failed")
+    Maven.created(maven.put(JAR, DATA, If_Match=etag))
+    refused(maven.ask("DELETE", JAR, headers={"If-Match": '"0"'}), 412, "precondition_failed")
+    assert maven.ask("DELETE", JAR, headers={"If-Match": etag}).status_code == 204
+
+
+def test_maven_w12_what_is_not_there_is_not_removed(maven: Maven) -> None:
+    derived = (f"{JAR}.sha1", DEMO.metadata, f"{DEMO.metadata}.sha1")
+    for path in (JAR, *derived):
+        missing(maven.delete(path))
+    maven.deploy(DEMO)
+    assert [maven.delete(path).status_code for path in derived] == [204] * 3
+    assert maven.versions() == ["1.0"], "what is derived goes with what it is derived from"
+
+
+def test_maven_v5_g7_a_signature_of_metadata_is_let_go(maven: Maven) -> None:
+    maven.deploy(DEMO)
+    for folder in ("org/example", DEMO.folder(), "org/example/demo", "org"):
+        for text in (b"one", b"two"):
+            for suffix in (".asc", ".asc.sha1", ".sigstore.json"):
+                data = b"0" * 40 if suffix.endswith("sha1") else text
+                Maven.created(maven.put(f"{folder}/{METADATA}{suffix}", data))
+                missing(maven.get(f"{folder}/{METADATA}{suffix}"))
+    assert METADATA + ".asc" not in maven.get(f"{DEMO.folder()}/").text
 
 
 # --- which versions --------------------------------------------------------------------------------------------------
@@ -175,6 +231,19 @@ def test_maven_v6_s6_s7_e26_old_builds_leave_with_what_speaks_of_them(server: Se
     assert maven.get(f"{SNAPSHOT.path(build=BUILDS[0])}.sha1").status_code == 404
     assert maven.get(sources).status_code == 200, "nothing newer has sources"
     assert maven.problems() == []
+
+
+def test_maven_s7_e26_metadata_name_no_build_that_was_removed(maven: Maven) -> None:
+    """Gradle takes a file's name from `snapshot`: what stands there is there."""
+    for build in BUILDS[:2]:
+        maven.deploy(SNAPSHOT, build=build)
+    for kind in ("jar", "pom"):
+        assert maven.delete(SNAPSHOT.path(kind, build=BUILDS[1])).status_code == 204
+    told = maven.metadata(SNAPSHOT.folder())
+    named = "-".join(told.findtext(f"versioning/snapshot/{name}") or "" for name in ("timestamp", "buildNumber"))
+    assert maven.get(SNAPSHOT.path(build=named)).status_code == 200
+    maven.deploy(SNAPSHOT, build="20240201.030405-2")
+    assert maven.builds(SNAPSHOT)[("", "jar")] == "1.0-20240201.030405-2"
 
 
 def test_maven_v6_q10_the_bytes_of_old_builds_are_freed(tmp_path: Path) -> None:
@@ -359,7 +428,39 @@ def test_maven_w13_l2_quota_is_403_in_words(server: Server, declared: bool) -> N
     assert maven.get(JAR).status_code == 404
     Maven.created(maven.put(JAR, b"x" * 2000))
     refused(maven.put(DEMO.path("war"), b"y" * 2000), 403, "quota_exceeded")
+    if declared:  # W8: there is no room for another one, and it needs none
+        Maven.created(maven.put(JAR, b"x" * 2000))
+        refused(maven.put(JAR, b"z" * 2000), 403, "quota_exceeded")
+        assert maven.get(JAR).content == b"x" * 2000
     assert server.admin.get(f"/api/v1/namespaces/{namespace}").json()["used_bytes"] == 2000
+
+
+def test_maven_d10_a_full_namespace_frees_itself(server: Server) -> None:
+    """Also of what was removed file by file, which is the only removal that Maven's own addresses have."""
+    namespace = server.make_namespace()
+    maven = Maven(server, server.admin, server.make_repository(namespace, format="maven"))
+    here = f"/api/v1/repositories/{maven.key}/versions"
+
+    def used() -> int:
+        return int(server.admin.get(f"/api/v1/namespaces/{namespace}").json()["used_bytes"])
+
+    jars = {DEMO.path("jar", classifier): classifier.encode() * 1000 for classifier in ("a", "b", "c")}
+    maven.deploy(DEMO, more=jars)
+    server.admin.patch(f"/api/v1/namespaces/{namespace}", json={"quota_bytes": used()})
+    refused(maven.put(DEMO.path("jar", "d"), b"d"), 403, "quota_exceeded")
+    assert maven.delete(DEMO.path("jar", "a")).status_code == 204
+    asked = {"package": DEMO.package, "version": "1.0", "purge": "true"}
+    assert server.admin.delete(here, params=asked).status_code == 204
+    assert used() == 0
+    for path in maven.deploy(DEMO, more=jars):
+        assert maven.delete(path).status_code == 204
+    assert used() > 3000
+    everything = {"package": DEMO.package, "all": "true"}
+    assert server.admin.delete(here, params=everything).status_code == 404
+    for status in (204, 404):
+        assert server.admin.delete(here, params={**everything, "purge": "true"}).status_code == status
+        assert used() == 0
+    assert maven.problems() == []
 
 
 def test_maven_w13_m3_a_full_disk_is_507(tmp_path: Path, small_disk: Path) -> None:

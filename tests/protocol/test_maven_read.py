@@ -296,6 +296,10 @@ def test_maven_f7_e5_a_token_that_may_only_publish_reads_nothing(maven: Maven) -
         "org/%2e%2e/%2e%2e/etc/passwd",
         "org/%252e%252e/x/y/z",
         "org/..%5c..%5cetc%5cpasswd",
+        "org/example/demo/1.0/demo-1.0.jar%2520",
+        "org/example/demo/1.0/demo-1.0-%25%34%31.jar",
+        "org/example/demo/1.0/demo-1.0.jar%7",
+        "org/example/demo/1.0/demo-1.0.%zzjar",
         "%2F%2F..%2Fetc/passwd",
         "//etc/passwd",
         "org//example/demo/1.0/demo-1.0.jar",
@@ -423,7 +427,7 @@ def test_maven_e27_a10_names_that_look_alike_when_joined(server: Server) -> None
 def test_maven_w11_w14_i6_other_methods_are_not_known(maven: Maven, method: str) -> None:
     answer = maven.ask(method, JAR)
     assert answer.status_code == 405
-    assert {"GET", "HEAD", "PUT", "DELETE"} <= {name.strip() for name in answer.headers["allow"].split(",")}
+    assert {"GET", "HEAD", "PUT", "DELETE"} == {name.strip() for name in answer.headers["allow"].split(",")}
 
 
 def test_maven_n3_an_upgrade_to_http2_is_ignored(embedded: Server) -> None:

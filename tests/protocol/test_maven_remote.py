@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +64,12 @@ def tree(server: Server, upstream: Upstream, *, options: dict[str, Any] | None =
     return Tree(server, key, upstream)
 
 
+def virtual_of(member: Tree) -> Tree:
+    namespace, members = member.key.partition("/")[0], [member.key]
+    key = member.server.make_repository(namespace, format="maven", type="virtual", members=members, anonymous_read=True)
+    return Tree(member.server, key, member.upstream)
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -77,6 +86,25 @@ def test_maven_c1_a_file_is_fetched_once_with_its_checksums(server: Server, upst
         assert told.headers["content-type"].startswith("text/plain")
     assert repository.asked(DEMO.path()) == 1 and repository.asked(f"{DEMO.path()}.sha1") == 1
     assert again.headers["x-checksum-md5"] == hashlib.md5(JAR).hexdigest()
+
+
+def test_maven_s1_g8_many_at_once_cost_one_file_and_one_checksum(server: Server, upstream: Upstream) -> None:
+    repository = tree(server, upstream)
+    repository.offer(DEMO.path(), JAR, "sha1", delay=1.5)
+    clients = [server.client() for _ in range(16)]
+
+    def read(client: httpx.Client) -> bytes:
+        return client.get(f"/maven/{repository.key}/{DEMO.path()}").content
+
+    with ThreadPoolExecutor(len(clients)) as readers:
+        found = [readers.submit(read, client) for client in clients[:4]]
+        assert until(lambda: repository.asked(DEMO.path()) == 1, 10)
+        for client in clients[4:]:  # the checksum has come, the file has not
+            found.append(readers.submit(read, client))
+            time.sleep(0.03)
+        assert {each.result() for each in found} == {JAR}
+    assert repository.asked(DEMO.path()) == 1
+    assert repository.asked(f"{DEMO.path()}.sha1") <= 2, "one for each process"
 
 
 def test_maven_c7_g5_other_bytes_than_the_upstreams_checksum_are_not_kept(server: Server, upstream: Upstream) -> None:
@@ -205,6 +233,21 @@ def test_maven_g6_metadata_is_confirmed_and_served_stale(server: Server) -> None
     assert until(lambda: "1.1" in repository.get(DEMO.metadata).text, 10)
 
 
+def test_maven_x3_metadata_of_another_artifact_are_not_taken(server: Server, upstream: Upstream) -> None:
+    """Neither as versions nor as "not there", which nobody has said: a good copy is served on."""
+    repository = tree(server, upstream, metadata_ttl=0)
+    wrong = samples.metadata(Coordinates("x", "y"), ["9.9"])
+    repository.offer(DEMO.metadata, wrong)
+    answer = repository.get(DEMO.metadata)
+    assert answer.status_code == 502 and "x:y" in answer.json()["detail"]
+    good = Coordinates(artifact="good")
+    repository.offer(good.metadata, samples.metadata(good, ["1.0", "null", "9/8"]))
+    assert "<version>1.0</version>" in repository.get(good.metadata).text
+    repository.offer(good.metadata, wrong)
+    stale = repository.get(good.metadata)
+    assert stale.text.count("<version>") == 1 and "stale" in stale.headers["cache-status"]
+
+
 @pytest.mark.parametrize("damage", ["<!DOCTYPE metadata [<!ENTITY x SYSTEM 'file:///etc/passwd'>]>", "<a>" * 5000])
 def test_maven_x1_b8_hostile_metadata_is_not_read(server: Server, upstream: Upstream, damage: str) -> None:
     repository = tree(server, upstream)
@@ -257,6 +300,38 @@ def test_maven_s2_the_older_form_of_snapshot_metadata(server: Server, upstream: 
     assert "<buildNumber>3</buildNumber>" in found.text and "snapshotVersions" not in found.text
 
 
+def test_maven_v5_s4_the_checksum_of_a_moving_file_is_that_of_the_bytes_served(
+    server: Server, upstream: Upstream
+) -> None:
+    repository = tree(server, upstream)
+    moving = SNAPSHOT.path()
+    repository.offer(moving, b"one", "sha1")
+    assert repository.get(moving).content == b"one"
+    repository.offer(moving, b"two", "sha1")
+    upstream.forget()
+    for each in (repository, virtual_of(repository)):
+        for algorithm in ("sha1", "md5", "sha256", "sha512"):
+            assert each.get(f"{moving}.{algorithm}").text == hashlib.new(algorithm, b"one").hexdigest(), algorithm
+        assert each.get(moving).content == b"one" and upstream.requests == []
+
+
+def test_maven_v5_s4_file_and_checksum_are_renewed_together_and_stale_together(server: Server) -> None:
+    with Upstream() as upstream:
+        repository = tree(server, upstream, metadata_ttl=0)
+        moving = SNAPSHOT.path()
+        for text in (b"one", b"two"):
+            repository.offer(moving, text, "sha1")
+            assert repository.get(moving).content == text
+            assert repository.get(f"{moving}.sha1").text == hashlib.sha1(text).hexdigest()
+        repository.offer(moving, b"three", "sha1")
+        upstream.add(f"/m2/{moving}.sha1", Answer(status=503))
+        stale = repository.get(moving)
+        assert stale.content == b"two" and "stale" in stale.headers["cache-status"]
+        assert repository.get(f"{moving}.sha1").text == hashlib.sha1(b"two").hexdigest()
+    assert repository.get(moving).content == b"two"
+    assert repository.get(f"{moving}.md5").text == hashlib.md5(b"two").hexdigest()
+
+
 @pytest.mark.parametrize(("policy", "hidden"), [("release", SNAPSHOT), ("snapshot", DEMO)])
 def test_maven_v4_what_the_policy_excludes_is_not_asked_for(
     server: Server, upstream: Upstream, policy: str, hidden: Coordinates
@@ -266,6 +341,27 @@ def test_maven_v4_what_the_policy_excludes_is_not_asked_for(
     assert repository.get(hidden.path()).status_code == 404
     assert repository.get(f"{hidden.path()}.sha1").status_code == 404
     assert upstream.requests == []
+
+
+def test_maven_x6_m6_what_the_policy_excludes_is_not_listed(server: Server, upstream: Upstream) -> None:
+    repository = tree(server, upstream, options={"version_policy": "release"})
+    repository.offer(DEMO.metadata, samples.metadata(DEMO, ["1.0", "1.1", "2.0-SNAPSHOT"]))
+    snapshots = Coordinates(artifact="snapshots")
+    repository.offer(snapshots.metadata, samples.metadata(snapshots, ["2.0-SNAPSHOT"]))
+    virtual = virtual_of(repository)
+
+    def latest() -> set[str | None]:
+        roots = [ElementTree.fromstring(each.get(DEMO.metadata).content) for each in (repository, virtual)]
+        assert len({len(list(root.iter("version"))) for root in roots}) == 1
+        return {root.findtext("versioning/latest") for root in roots}
+
+    assert latest() == {"1.1"}
+    assert repository.get(snapshots.metadata).status_code == 404, "an empty list would be remembered"
+    for policy, expected in (("snapshot", "2.0-SNAPSHOT"), (None, "2.0-SNAPSHOT"), ("release", "1.1")):
+        changed = {"options": {"version_policy": policy}}
+        assert server.admin.patch(f"/api/v1/repositories/{repository.key}", json=changed).status_code == 200
+        assert latest() == {expected}, policy
+    assert repository.asked(DEMO.metadata) == 1
 
 
 def test_maven_10_remote_takes_no_uploads_and_lists_no_folders(server: Server, upstream: Upstream) -> None:

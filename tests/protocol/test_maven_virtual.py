@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from typing import Any
 
@@ -146,6 +147,69 @@ def test_maven_s2_snapshots_through_a_virtual(server: Server, upstream: Upstream
     assert get(server, virtual, theirs.path(build=build)).content == b"theirs"
 
 
+def newest(server: Server, key: str, where: Coordinates) -> dict[str, str]:
+    """The newest build of each kind of file, by a snapshot's metadata; each is there."""
+    answer = get(server, key, f"{where.folder()}/maven-metadata.xml")
+    assert answer.status_code == 200, answer.text
+    found = {}
+    for each in ElementTree.fromstring(answer.content).iterfind("versioning/snapshotVersions/snapshotVersion"):
+        classifier, extension = each.findtext("classifier") or "", each.findtext("extension") or ""
+        build = (each.findtext("value") or "").removeprefix(where.version.removesuffix("SNAPSHOT"))
+        assert get(server, key, where.path(extension, classifier, build)).status_code == 200, (extension, build)
+        found[f"{classifier}.{extension}"] = build
+    return found
+
+
+def test_maven_b3_x2_a_snapshot_has_the_newest_builds_of_all_locals(server: Server, upstream: Upstream) -> None:
+    _, first, second, virtual = members(server, upstream)
+    snapshot, old, new = at("1.0-SNAPSHOT"), "20240101.000000-7", "20240601.000000-2"
+    for key, build in ((first, old), (second, new)):
+        put(server, key, snapshot.path(build=build), f"{key} {build}".encode())
+        put(server, key, snapshot.path("pom", build=build), samples.pom(snapshot))
+    put(server, first, snapshot.path(classifier="sources", build=old), b"sources")
+    put(server, second, snapshot.path(build=old), b"the same name in the second")
+    assert newest(server, virtual, snapshot) == {".jar": new, ".pom": new, "sources.jar": old}
+    jar = get(server, virtual, snapshot.path(build=old))
+    assert jar.content == f"{first} {old}".encode(), "the first that has it"
+    assert get(server, virtual, f"{snapshot.path(build=old)}.sha1").text == hashlib.sha1(jar.content).hexdigest()
+    metadata = get(server, virtual, f"{snapshot.folder()}/maven-metadata.xml").text
+    assert "<buildNumber>7</buildNumber>" in metadata, "what the next build counts from (S7)"
+    assert upstream.requests == []
+
+
+def test_maven_b3_x2_a_snapshot_has_the_newest_builds_of_all_remotes(server: Server, upstream: Upstream) -> None:
+    found = group(server, "maven")
+    remotes = [found.remote(upstream.url(name)) for name in ("/a", "/b", "/c")]
+    virtual = found.virtual(*remotes)
+    snapshot, old, new = at("1.0-SNAPSHOT"), "20240101.000000-7", "20240601.000000-2"
+    kinds = [("", "jar"), ("", "pom"), ("sources", "jar")]
+    for name, build, has in (("a", old, kinds), ("b", new, kinds[:2])):
+        document = samples.snapshot_metadata(snapshot, build, has)
+        upstream.add(f"/{name}/{snapshot.folder()}/maven-metadata.xml", Answer(document))
+        for classifier, extension in has:
+            upstream.add(f"/{name}/{snapshot.path(extension, classifier, build)}", Answer(f"{name} {build}".encode()))
+    assert newest(server, virtual, snapshot) == {".jar": new, ".pom": new, "sources.jar": old}
+    assert "<lastUpdated>20240601000000<" in get(server, virtual, f"{snapshot.folder()}/maven-metadata.xml").text
+    assert get(server, virtual, snapshot.path(build=new)).content == f"b {new}".encode()
+    other = at("2-SNAPSHOT")  # the older form says a build, and no files
+    for name, build in (("a", old), ("b", new)):
+        document = samples.snapshot_metadata(other, build, ())
+        upstream.add(f"/{name}/{other.folder()}/maven-metadata.xml", Answer(document))
+    text = get(server, virtual, f"{other.folder()}/maven-metadata.xml").text
+    assert "<timestamp>20240601.000000</timestamp>\n      <buildNumber>2<" in text
+
+
+def test_maven_x3_a_members_metadata_of_another_artifact_are_skipped(server: Server, upstream: Upstream) -> None:
+    found = group(server, "maven")
+    remotes = [found.remote(upstream.url(name)) for name in ("/a", "/b")]
+    virtual = found.virtual(*remotes)
+    upstream.add(f"/a/{DEMO.metadata}", Answer(samples.metadata(OTHER, ["9.9"])))
+    assert get(server, virtual, DEMO.metadata).status_code == 502, "nobody has said that it is not there"
+    upstream.add(f"/b/{DEMO.metadata}", Answer(samples.metadata(DEMO, ["1.0"])))
+    assert listed(server, virtual) == ["1.0"]
+    assert get(server, virtual, DEMO.metadata).headers["x-repoman-incomplete"] == remotes[0]
+
+
 def test_maven_m3_plugins_of_all_members(server: Server, upstream: Upstream) -> None:
     _, first, _, virtual = members(server, upstream)
     plugin = at("1.0", "our-maven-plugin")
@@ -193,3 +257,11 @@ def test_maven_i4_folders_of_a_virtual_show_what_locals_hold(server: Server, ups
     assert '<a href="demo/">demo/</a>' in page and '<a href="second/">second/</a>' in page
     assert '<a href="1.0/">1.0/</a>' in get(server, virtual, "org/example/second/").text
     assert '<a href="second-1.0.jar">second-1.0.jar</a>' in get(server, virtual, "org/example/second/1.0/").text
+
+
+def test_maven_c8_h3_a_checksum_without_its_file_claims_no_name(server: Server, upstream: Upstream) -> None:
+    offer(upstream, DEMO, "1.0")
+    _, first, _, virtual = members(server, upstream)
+    put(server, virtual, f"{at('2.0').path()}.sha1", b"0" * 40)
+    assert listed(server, virtual) == ["1.0"]
+    assert server.admin.get(f"/api/v1/repositories/{first}/packages").json()["items"] == []

@@ -14,16 +14,18 @@ import pytest
 from repoman.blobs import store
 from repoman.catalog.models import Artifact, Namespace, Repository
 from repoman.core import clock
+from repoman.core.actor import system_actor
 from repoman.core.errors import NotFound, QuotaExceeded, Unavailable, UpstreamFailed
-from repoman.core.fetch import Outcome, Plan
+from repoman.core.fetch import NeedFetch, Outcome, Plan
 from repoman.core.format import handler_for
 from repoman.core.refs import FileRef, ListingRef
 from repoman.services import fetches
 from repoman.services.adopt import adopt
 from repoman.sources import state
+from repoman.sources.base import Asked
 from repoman.sources.models import Fill, UpstreamDocument, UpstreamState
 from repoman.sources.records import load_listing
-from repoman.sources.remote import document_key, is_here, plan_key
+from repoman.sources.remote import RECHECK_SECONDS, RemoteSource, document_key, is_here, plan_key
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -108,6 +110,31 @@ def test_G13_listings_name_the_bytes_that_are_held(blob_store: Any, namespace: N
     from repoman.events.models import Event
 
     assert Event.objects.filter(kind="upstream:changed").count() == 1
+
+
+def test_V5_a_checksum_past_its_time_is_that_of_the_file_asked_for_anew(blob_store: Any, namespace: Namespace) -> None:
+    """Who asks for the checksum first, as another remote does, gets that of the file it will get."""
+    remote = make(namespace, "java", "maven")
+    ref = FileRef("org.example:demo", "1-SNAPSHOT/demo-1-SNAPSHOT.jar")
+    plan, beside = plan_for(remote, ref), plan_for(remote, FileRef(ref.package, f"{ref.path}.sha1"), "digest")
+    adopt(plan, came(plan, b"one"))
+    rows = UpstreamDocument.objects.filter(key=document_key(ref))
+    outcomes = {beside.key: Outcome(beside, 404, error=NotFound("no"))}
+
+    def told() -> str:
+        return RemoteSource(remote, Asked(system_actor("test"), outcomes)).digest(ref, "sha256")
+
+    rows.update(fresh_until=clock.now())
+    assert told() == hashlib.sha256(b"one").hexdigest(), "just after the file was got"
+    rows.update(checked_at=clock.now() - datetime.timedelta(seconds=RECHECK_SECONDS + 1))
+    with pytest.raises(NeedFetch) as needed:
+        told()
+    (asked,) = needed.value.plans
+    assert (asked.ref, asked.kind, asked.is_awaited) == (ref, "file", True)
+    new = came(plan, b"two")
+    adopt(plan, new)
+    outcomes[plan.key] = new
+    assert told() == hashlib.sha256(b"two").hexdigest()
 
 
 def test_T3_a_fixed_file_that_nothing_measured_is_refused(blob_store: Any, namespace: Namespace) -> None:

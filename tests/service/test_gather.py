@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,13 +12,14 @@ import pytest
 from formats.maven.samples import Coordinates
 from repoman.blobs import store
 from repoman.catalog import selectors
-from repoman.catalog.models import Artifact, Repository, Version
+from repoman.catalog.models import Announced, Artifact, Package, Repository, Version
+from repoman.core import clock
 from repoman.core.actor import ALL_ACTIONS, Action, Actor
 from repoman.core.errors import Conflict, ContentInvalid, Forbidden
 from repoman.core.records import Gather, NewFile, Publication
 from repoman.core.refs import FileRef, ListingRef, VersionRef
 from repoman.events.models import Event
-from repoman.services import delete, publish
+from repoman.services import announced, delete, publish
 from repoman.services.collect import collect
 from repoman.services.handle import RepositoryHandle
 from repoman.services.purge import purge
@@ -84,13 +87,33 @@ def test_saying_that_it_is_whole_shows_it_and_without_files_leaves_no_trace(mave
     assert shown(maven).keys() == {"1.0"} and Repository.objects.get(pk=maven.pk).revision == before
 
 
-def test_M1_files_that_contradict_each_other_keep_nothing_of_the_publication(maven: Repository, actor: Actor) -> None:
-    put(maven, actor, "demo-1.0.jar.sha1", metadata={"expected": "0" * 40})
-    with pytest.raises(ContentInvalid, match="uploaded with it"):
-        put(maven, actor, "demo-1.0.jar", metadata={"sha1": "1" * 40})
-    assert list(Artifact.objects.values_list("path", flat=True)) == ["1.0/demo-1.0.jar.sha1"]
-    put(maven, actor, "demo-1.0.jar", metadata={"sha1": "0" * 40})
+def test_M1_a_file_has_the_digests_that_were_told_before_it_came(maven: Repository, actor: Actor) -> None:
+    ref = FileRef(DEMO.package, "1.0/demo-1.0.jar")
+    for algorithm in ("sha1", "sha512"):  # what was not hashed on the way is hashed then
+        assert announced.announce(maven, ref, algorithm, "0" * 40)
+        with pytest.raises(ContentInvalid, match="nothing was stored") as raised:
+            put(maven, actor, "demo-1.0.jar", b"bytes")
+        actual = hashlib.new(algorithm, b"bytes").hexdigest()
+        assert raised.value.detail == {"expected": "0" * 40, "actual": actual}
+        assert announced.announce(maven, ref, algorithm, actual)
+    assert not Artifact.objects.exists() and not Package.objects.exists()
+    put(maven, actor, "demo-1.0.jar", b"bytes")
+    assert not announced.announce(maven, ref, "sha1", "0" * 40) and not Announced.objects.exists()
     assert_sound()
+
+
+def test_a_digest_that_was_told_counts_for_a_while_and_is_then_forgotten(
+    maven: Repository, actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, other = FileRef(DEMO.package, "1.0/demo-1.0.jar"), FileRef(DEMO.package, "1.0/demo-1.0.pom")
+    announced.announce(maven, ref, "sha1", "0" * 40)
+    later = clock.now() + announced.KEPT + datetime.timedelta(seconds=1)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    assert announced.of(maven, ref) == {}
+    put(maven, actor, "demo-1.0.jar", b"of another build")
+    announced.announce(maven, other, "sha1", "1" * 40)
+    assert list(Announced.objects.values_list("path", flat=True)) == [other.path]
+    assert announced.retract(maven, other, "sha1") and not announced.retract(maven, other, "sha1")
 
 
 def test_W3_the_last_of_several_who_come_at_once_shows_the_version(maven: Repository, actor: Actor) -> None:
@@ -209,3 +232,15 @@ def test_other_digests_are_computed_once_and_remembered(maven: Repository, actor
     for algorithm in ("sha256", "sha1", "sha512", "sha512"):
         assert handle.digest(ref, algorithm) == hashlib.new(algorithm, b"bytes").hexdigest()
     assert store.other_digest(handle.open(ref).blob, "sha512") == hashlib.sha512(b"bytes").hexdigest()
+
+
+def test_G5_what_is_kept_of_a_package_by_many_at_once_is_all_kept(maven: Repository, actor: Actor) -> None:
+    put(maven, actor, "demo-1.0.jar")
+
+    def keep(number: int) -> None:
+        kept = Publication(DEMO.package, package_metadata={f"plugin {number}": {"prefix": "p", "name": "n"}})
+        publish.publish(maven, actor, ALL_ACTIONS, kept)
+
+    assert together(*(partial(keep, number) for number in range(8))) == [None] * 8
+    assert len(Package.objects.get().metadata) == 8
+    assert_sound()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import gzip
 import json
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 from django.db import connection
@@ -217,6 +220,7 @@ class Lines(FormatHandler):
 
     def __init__(self) -> None:
         self.rendered: list[str] = []
+        self.around = Frame(b"begin\n", b"\n", b"\nend", "text/plain")
 
     def error(self, error: Any, *, mount: str, head: bool) -> Response:
         return Response(500)
@@ -226,7 +230,7 @@ class Lines(FormatHandler):
         return b"".join(entry.name.encode() for entry in listing.entries)
 
     def frame(self, form: str, changed_at: datetime.datetime | None, address: str) -> Frame:
-        return Frame(b"begin\n", b"\n", b"\nend", "text/plain")
+        return self.around
 
 
 @pytest.fixture
@@ -243,6 +247,23 @@ def of(content: dict[str, str], **marks: str) -> Parts:
         return content[package], Listing((Entry(content[package]),) if content[package] else ())
 
     return Parts(sorted((name, marks.get(name, text)) for name, text in content.items()), read, None)
+
+
+@pytest.fixture
+def restarted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Called, it leaves what a process has kept when it starts: nothing."""
+
+    def restart() -> None:
+        for name in ("_parts", "_runs"):
+            monkeypatch.setattr(parts, name, parts.Kept(parts.KEPT_BYTES))
+        monkeypatch.setattr(parts, "_pieces", WeakValueDictionary())
+
+    return restart
+
+
+def long_content(seed: random.Random) -> dict[str, str]:
+    """Of several runs and pieces."""
+    return {f"p{number:03}": seed.randbytes(seed.randint(1, 15_000)).hex() for number in range(300)}
 
 
 def test_packed_and_plain_are_the_same_whatever_changes(lines: Lines) -> None:
@@ -262,10 +283,69 @@ def test_packed_and_plain_are_the_same_whatever_changes(lines: Lines) -> None:
         content.pop(f"p{seed.randrange(100)}", None)
 
 
+def test_other_programs_unpack_it(lines: Lines) -> None:
+    found = parts.assemble(lines, INDEX, of(long_content(random.Random(1))), "", "")
+    subprocess.run(["gzip", "-t"], input=found.packed, check=True)
+    assert subprocess.run(["gzip", "-dc"], input=found.packed, check=True, capture_output=True).stdout == found.data
+
+
+def test_the_entity_tag_is_that_of_any_process(lines: Lines, restarted: Callable[[], None]) -> None:
+    """It is made from content alone, whatever was shown before and under whatever marks."""
+    seed = random.Random(2)
+    content = long_content(seed)
+    for _ in range(3):
+        for _ in range(5):
+            content[f"p{seed.randrange(300):03}"] = seed.randbytes(seed.randint(1, 15_000)).hex()
+            kept = parts.assemble(lines, INDEX, of(content), "", "")
+        elsewhere = parts.assemble(lines, INDEX, of(content, **dict.fromkeys(content, "m")), "other", "")
+        restarted()
+        fresh = parts.assemble(lines, INDEX, of(content), "", "")
+        assert kept == elsewhere == fresh
+        restarted()
+        page = ListingRef("packages", limit=len(content))
+        assert parts.assemble(lines, page, of(content), "", "") == fresh
+    few = parts.assemble(lines, INDEX, of({"a": "1", "b": "2"}), "", "")
+    assert few.data == b"begin\n1\n2\nend" and few.etag == '"eda508f7710e5313c7ea43a4653cc219"'
+
+
+def test_other_bytes_have_another_entity_tag(lines: Lines) -> None:
+    content = {f"p{number}": f"{number}" + "x" * 40_000 for number in range(50)}
+    pages = [ListingRef("packages", limit=40, arguments=(("offset", str(offset)),)) for offset in range(10)]
+    seen = {parts.assemble(lines, page, of({**content, "p20": "y"}), "", "") for page in pages}
+    seen.add(parts.assemble(lines, INDEX, of(content), "", ""))
+    for name in content:
+        seen.add(parts.assemble(lines, INDEX, of({**content, name: content[name][:-1] + "y"}), "", ""))
+        seen.add(parts.assemble(lines, INDEX, of({**content, name: ""}), "", ""))
+    for head, between, tail in (("begin", "\n", "\nend\n"), ("begin ", "\n", "\nend"), ("begin\n", "\n\n", "\nend")):
+        lines.around = Frame(head.encode(), between.encode(), tail.encode(), "text/plain")
+        seen.add(parts.assemble(lines, INDEX, of(content), "", ""))
+    assert len({found.etag for found in seen}) == len({found.data for found in seen}) > 60
+    lines.around = Frame(b"", b"", b"", "text/plain")
+    swapped = [parts.assemble(lines, INDEX, of({"a": first, "b": other}), "", "") for first, other in ("12", "21")]
+    assert swapped[0].etag != swapped[1].etag
+
+
+def test_a_long_document_shares_what_did_not_change(lines: Lines) -> None:
+    content = long_content(random.Random(3))
+    before = parts.assemble(lines, INDEX, of(content), "", "")
+    content["p150"] = "another"
+    after = parts.assemble(lines, INDEX, of(content), "", "")
+    assert len(after.pieces) > 4 and len(after.data) > 4 * parts.PIECE_BYTES // 2
+    shared = {id(piece) for piece in before.pieces} & {id(piece) for piece in after.pieces}
+    assert len(after.pieces) - len(shared) <= 4, "head and tail, and where the change is"
+    del before, after, shared
+    gc.collect()
+    assert not [key for key in parts._pieces.keys() if lines.name in str(key)]
+
+
 def test_what_changed_while_it_was_read_is_not_kept_under_the_old_mark(lines: Lines) -> None:
-    parts.assemble(lines, INDEX, of({"a": "newer"}, a="older"), "", "")
-    assert parts.assemble(lines, INDEX, of({"a": "older"}), "", "").data == b"begin\nolder\nend"
-    parts.assemble(lines, INDEX, of({"a": "older"}), "", "")
+    newer, older = "newer" * 1000, "older" * 1000
+    parts.assemble(lines, INDEX, of({"a": newer}, a=older), "", "")
+    for _ in range(2):
+        found = parts.assemble(lines, INDEX, of({"a": older}), "", "")
+        assert found.data == gzip.decompress(found.packed) == f"begin\n{older}\nend".encode()
+    assert lines.rendered == ["a", "a"]
+    parts.assemble(lines, INDEX, of({"a": newer}), "", "")
     assert lines.rendered == ["a", "a"]
 
 
@@ -277,7 +357,7 @@ def test_pages_pass_over_what_shows_nothing(lines: Lines) -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    kept = parts.Kept(10_000)
+    kept: parts.Kept[bytes] = parts.Kept(10_000)
     for number in range(100):
         kept.put((number,), bytes(1000))
     assert [number for number in range(100) if kept.get((number,)) is not None] == list(range(92, 100))

@@ -6,6 +6,7 @@ import pytest
 from django.db import transaction
 from django.db.models import Q
 
+from repoman.blobs import store
 from repoman.blobs.models import Blob, Upload
 from repoman.catalog.models import (
     Artifact,
@@ -18,14 +19,18 @@ from repoman.catalog.models import (
     VersionArtifact,
 )
 from repoman.core import clock
-from repoman.core.errors import Unavailable
+from repoman.core.actor import ALL_ACTIONS, Actor
+from repoman.core.errors import NotFound, Unavailable
+from repoman.core.records import NewFile, NewVersion, Publication
 from repoman.events.models import Event
 from repoman.jobs.models import JobRun
 from repoman.jobs.queue import request
+from repoman.services import contents, publish
 from repoman.services import purge as purging
 from repoman.services.collect import collect
 from repoman.services.purge import drop_repository, purge, purge_revision
 from repoman.services.release import remove_rows
+from repoman.services.undelete import undelete
 from workers import runner
 from workers.deletion.job import delete_leftovers
 
@@ -38,6 +43,7 @@ from .content import (
     push,
     put,
     release,
+    releases,
     remove_file,
     remove_version,
     together,
@@ -128,6 +134,112 @@ def test_purge_of_one_revision_frees_a_full_namespace_at_once(blob_store, actor,
     counts = purge_revision(repository, first)
     assert (counts["versions"], counts["bytes"]) == (1, 3)
     assert Version.objects.get().name == two
+    assert_sound()
+
+
+# --- ?purge=true: DECISIONS 10, "so a full namespace can free itself" ------------------------------------------------
+
+
+def deploy(repository: Repository, actor: Actor, *names: str, version: str = "1", package: str = "org:demo") -> None:
+    """Files of 20 bytes each in one version that owns them."""
+    files = tuple(NewFile(f"{version}/{name}", store.stage(f"{version} {name}".ljust(20).encode())) for name in names)
+    new = NewVersion(version, files=tuple(file.path for file in files))
+    publish.publish(repository, actor, ALL_ACTIONS, Publication(package, files=files, version=new))
+
+
+@pytest.mark.parametrize("format", ["maven", "pypi", "helm"])
+def test_D10_purge_of_a_version_takes_what_older_rows_of_it_still_hold(blob_store, actor, namespace, format):
+    repository = make_repository(namespace, "files", format)
+    package = "org:demo" if format == "maven" else "demo"
+    deploy(repository, actor, "a", "b", "c", package=package)
+    deploy(repository, actor, "a", version="2", package=package)
+    for name in ("a", "b"):
+        contents.remove_file(actor, repository, package, name=f"1/{name}")
+    purge(window_seconds=500)
+    assert used(namespace) == 80
+    contents.remove_versions(actor, repository, package, version="1", purge=True)
+    assert used(namespace) == 20 and set(Version.objects.values_list("name", flat=True)) == {"2"}
+    assert Event.objects.get(kind="trash:purge").detail["bytes"] == 60
+    assert_sound()
+    with pytest.raises(NotFound):
+        contents.remove_versions(actor, repository, package, version="1", purge=True)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_D10_purge_of_a_package_that_is_wholly_in_the_trash(blob_store, actor, namespace, everything):
+    repository = make_repository(namespace, "java", "maven")
+    deploy(repository, actor, "demo-1.jar", "demo-1.pom")
+    for name in ("1/demo-1.pom", "1/demo-1.jar"):
+        contents.remove_file(actor, repository, "org:demo", name=name)
+    # One that no version ever named, and one that is another version's.
+    loose = NewFile("1/demo-1-x.jar", store.stage(b"loose"))
+    publish.publish(repository, actor, ALL_ACTIONS, Publication("org:demo", files=(loose,)))
+    contents.remove_file(actor, repository, "org:demo", name=loose.path)
+    deploy(repository, actor, "demo-2.jar", version="2")
+    contents.remove_versions(actor, repository, "org:demo", version="2")
+    asked = {"everything": True} if everything else {"version": "1"}
+    with pytest.raises(NotFound):
+        contents.remove_versions(actor, repository, "org:demo", **asked)
+    assert used(namespace) == 65
+    contents.remove_versions(actor, repository, "org:demo", purge=True, **asked)
+    assert used(namespace) == (0 if everything else 20)
+    assert_sound()
+    with pytest.raises(NotFound):
+        contents.remove_versions(actor, repository, "org:demo", purge=True, **asked)
+
+
+def test_D10_purge_of_a_file_that_is_in_the_trash_leaves_its_neighbours_there(blob_store, actor, namespace):
+    repository = make_repository(namespace, "java", "maven")
+    deploy(repository, actor, "demo-1.jar", "demo-1.jar.asc", "demo-1-x.jar", "demo-1.pom")
+    contents.remove_file(actor, repository, "org:demo", name="1/demo-1-x.jar")
+    contents.remove_file(actor, repository, "org:demo", name="1/demo-1.jar")
+    removed = Repository.objects.get(pk=repository.pk).revision
+    with pytest.raises(NotFound):
+        contents.remove_file(actor, repository, "org:demo", name="1/demo-1.jar")
+    contents.remove_file(actor, repository, "org:demo", name="1/demo-1.jar", purge=True)
+    assert used(namespace) == 40
+    assert_sound()
+    assert undelete(repository, removed - 1, actor).restored
+    live = Artifact.objects.filter(removed_revision=None).order_by("path")
+    assert list(live.values_list("path", flat=True)) == ["1/demo-1-x.jar", "1/demo-1.pom"]
+    contents.remove_file(actor, repository, "org:demo", name="1/demo-1.pom", purge=True)
+    contents.remove_file(actor, repository, "org:demo", name="1/demo-1-x.jar", purge=True)
+    assert used(namespace) == 0 and not Version.objects.exists()
+    assert_sound()
+
+
+def test_D10_purge_of_a_file_takes_its_version_where_that_cannot_be_without(blob_store, actor, namespace):
+    repository = make_repository(namespace, "node", "npm")
+    releases(repository, actor, 1, 3)
+    contents.remove_file(actor, repository, "demo", name="demo-1.0.0.tgz")
+    contents.remove_file(actor, repository, "demo", name="demo-1.0.0.tgz", purge=True)
+    contents.remove_file(actor, repository, "demo", name="demo-2.0.0.tgz", purge=True)
+    assert used(namespace) == 0 and not Version.objects.exists() and not Artifact.objects.exists()
+    assert_sound()
+
+
+def test_D10_purge_of_a_file_takes_what_stood_under_its_name_before(blob_store, actor, namespace):
+    repository = make_repository(namespace, "raw", "generic")
+    for data in (b"one", b"three", b"fourth"):
+        put(repository, actor, "a.txt", data)
+    contents.remove_file(actor, repository, "a.txt")
+    contents.remove_file(actor, repository, "a.txt", purge=True)
+    assert used(namespace) == 0
+    assert_sound()
+
+
+def test_D10_purge_of_an_image_in_the_trash_leaves_what_others_name(blob_store, actor, namespace):
+    repository = make_repository(namespace)
+    own, shared = push(repository, actor, b"own layer"), push(repository, actor, b"shared")
+    digest = release(repository, actor, b"{1}", (own, shared), "v1")
+    other = release(repository, actor, b"{2}", (shared,), "v2")
+    remove_version(repository, actor, digest)
+    contents.remove_versions(actor, repository, "app", version=digest, purge=True)
+    assert used(namespace) == len(b"shared") + 3
+    assert_sound()
+    remove_version(repository, actor, other)
+    contents.remove_versions(actor, repository, "app", everything=True, purge=True)
+    assert used(namespace) == 0 and not Artifact.objects.exists()
     assert_sound()
 
 

@@ -7,8 +7,9 @@ import hashlib
 
 import pytest
 
-from formats.generic import checksums, conditions
+from formats.generic import checksums
 from formats.generic.checksums import ChecksumMalformed, ChecksumMismatch
+from repoman.core import conditions
 from repoman.core.errors import BadRequest
 from repoman.core.wire import Headers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.maven.complete import EXPECTED, complete
+from formats.maven.complete import complete
 from formats.maven.handler import Maven, MavenOptions
 from formats.maven.listing import newest_files
 from formats.maven.names import build_prefix, is_beside, part_of
-from repoman.core.errors import ContentInvalid
 from repoman.core.records import Gather, Gathered, ListedFile
 
 PACKAGE = "org.example:demo"
@@ -96,34 +94,6 @@ def test_maven_g3_what_comes_later_belongs_to_a_version_that_is_shown() -> None:
     assert store.listed == {"1.0": set(store.files)} and len(store.files) == 4
 
 
-# --- checksums that came before their file ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])
-def test_maven_c8_e14_c1_a_sum_that_is_not_the_files(algorithm: str) -> None:
-    files: dict[str, dict[str, object]] = {
-        "1.0/demo-1.0.jar": {algorithm: "aa"},
-        f"1.0/demo-1.0.jar.{algorithm}": {EXPECTED: "bb"},
-    }
-    with pytest.raises(ContentInvalid, match="nothing was stored") as found:
-        shown(files)
-    assert found.value.detail == {"expected": "bb", "actual": "aa"}
-
-
-def test_maven_c8_e14_sums_wait_are_checked_and_are_then_forgotten() -> None:
-    sums: dict[str, dict[str, object]] = {
-        "1.0/demo-1.0.jar.sha1": {EXPECTED: "aa"},
-        "1.0/demo-1.0.pom.md5": {EXPECTED: "cc"},
-    }
-    assert shown(sums) == Gathered()
-    assert shown(sums, is_whole=True) == Gathered()
-    with_jar = shown({**sums, "1.0/demo-1.0.jar": {"sha1": "aa", "md5": "x"}})
-    assert with_jar == Gathered(outdated=("1.0/demo-1.0.jar.sha1",))
-    both = shown({**sums, "1.0/demo-1.0.jar": {"sha1": "aa"}, "1.0/demo-1.0.pom": {"md5": "cc"}})
-    assert names(both) == ["1.0.jar", "1.0.pom"]
-    assert both.outdated == ("1.0/demo-1.0.jar.sha1", "1.0/demo-1.0.pom.md5")
-
-
 # --- snapshots -------------------------------------------------------------------------------------------------------
 
 SNAPSHOT = "1.0-SNAPSHOT"
@@ -161,6 +131,18 @@ def test_maven_v6_s6_e26_old_builds_go_but_for_what_only_they_have() -> None:
     assert set(found.outdated) | {f"{SNAPSHOT}/demo-{name}" for name in names(found)} == set(files)
     assert shown(files, SNAPSHOT, keep=3).outdated == () == shown(files, SNAPSHOT).outdated
     assert len(shown(files, SNAPSHOT, keep=2).outdated) == 3  # of the oldest the jar, the POM and the sources
+
+
+def test_maven_a2_signatures_of_old_builds_go_with_their_files() -> None:
+    beside = (".jar.asc", ".jar.sha512.asc", "-sources.jar.asc", "-sources.jar")
+    files = whole(*BUILDS, more=[(BUILDS[0], tail) for tail in beside])
+    found = shown(files, SNAPSHOT, keep=1)
+    kept = {name.removeprefix(f"1.0-{BUILDS[0]}") for name in names(found) if BUILDS[0] in name}
+    assert kept == {"-sources.jar", "-sources.jar.asc"}, "nothing newer has sources"
+    only_signed = whole(BUILDS[0], more=[(BUILDS[0], ".jar.asc")]) | build_files(
+        (BUILDS[1], ".zip"), (BUILDS[1], ".pom")
+    )
+    assert f"1.0-{BUILDS[0]}.jar.asc" in names(shown(only_signed, SNAPSHOT, keep=1))
 
 
 def test_maven_s6_nothing_goes_before_the_newer_build_is_whole() -> None:
@@ -265,21 +247,6 @@ def test_maven_s6_s9_the_order_of_uploads_never_changes_what_is_newest_of_a_snap
     ]
     if keep == 0:
         assert len(store.listed[SNAPSHOT]) == len(order)
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations([".jar", ".jar.sha1", ".jar.md5", ".pom"])))
-def test_maven_u8_e14_c8_files_and_sums_in_any_order(order: tuple[str, ...]) -> None:
-    """As a client uploads all at once: what is said of a file that is there is answered at once and not kept."""
-    store = Store()
-    for tail in order:
-        path, metadata = next(iter(files_of(f"1.0{tail}").items()))
-        plain, _, algorithm = path.rpartition(".")
-        if algorithm in ("sha1", "md5"):
-            if plain not in store.files:
-                store.put(path, {EXPECTED: algorithm})
-        else:
-            store.put(path, {**metadata, "sha1": "sha1", "md5": "md5"})
-    assert set(store.files) == {"1.0/demo-1.0.jar", "1.0/demo-1.0.pom"} == store.listed["1.0"]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from formats.maven import samples
 from formats.maven.handler import Maven
-from formats.maven.listing import METADATA_BYTES, folder, moment, read_plugins
+from formats.maven.listing import METADATA_BYTES, folder, moment
+from formats.maven.plugins import TOLD_MOST, Plugin, read_plugins, told
 from formats.maven.samples import Coordinates
-from repoman.core.errors import ContentInvalid, PackageNotFound
+from repoman.core.errors import ELSEWHERE, ContentInvalid, PackageNotFound
 from repoman.core.records import Entry, ListedFile, Listing
 from repoman.core.refs import ListingRef
 
@@ -34,7 +35,7 @@ def plugins(*given: tuple[str, str]) -> Listing:
             Entry(
                 f"org.example:{artifact}",
                 kind="package",
-                metadata={"plugin": {"prefix": prefix, "name": f"Of {prefix}"}},
+                metadata={"plugins": [(prefix, f"Of {prefix}")]},
             )
             for artifact, prefix in given
         )
@@ -122,22 +123,58 @@ def test_maven_m2_g2_of_a_group() -> None:
     ]
 
 
-def test_maven_u10_a_prefix_counts_once_the_first_artifact_has_it() -> None:
-    root = read(GROUP, plugins(("a", "x"), ("b", "x"), ("c", "y")))
-    assert [each.findtext("artifactId") for each in root.iterfind("plugins/plugin")] == ["a", "c"]
+def called(root: Element) -> list[tuple[str | None, str | None]]:
+    return [(each.findtext("prefix"), each.findtext("artifactId")) for each in root.iterfind("plugins/plugin")]
+
+
+def test_maven_g2_each_artifact_with_each_prefix_once() -> None:
+    root = read(GROUP, plugins(("b", "x"), ("a", "x"), ("a", "x"), ("a", "y")))
+    assert called(root) == [("x", "a"), ("y", "a"), ("x", "b")]
+
+
+def described(kept: dict[str, str], live: list[str], told: dict[str, str] | None = None) -> list[str]:
+    """Prefixes of one package: `kept` version → prefix."""
+    keeps = {f"plugin {version}": {"prefix": prefix, "name": "n"} for version, prefix in kept.items()}
+    entry = Entry("org.example:p", metadata={"kept": keeps, "versions": live})
+    found = Maven().describe(Listing((entry,), metadata=told or {})).entries
+    return [prefix for prefix, artifact in called(read(GROUP, Listing(found))) if artifact and prefix]
+
+
+def test_maven_g2_g6_the_highest_live_version_says_the_prefix() -> None:
+    kept = {"2": "new", "1.10": "mid", "1.9": "old"}
+    assert described(kept, ["1.9", "1.10", "2"]) == ["new"]
+    assert described(kept, ["1.9", "1.10", "3"]) == ["mid"]
+    with pytest.raises(PackageNotFound):
+        described(kept, ["3"])
+
+
+def test_maven_g2_what_clients_say_is_added_unless_a_jar_says_it() -> None:
+    told = {"p:new": "n", "p:old": "n", "p:more": "n", "q:other": "n"}
+    assert described({"1": "old", "2": "new"}, ["1", "2"], told) == ["more", "new"]
+    assert described({}, [], told) == ["more", "new", "old"]
 
 
 def test_maven_m3_p4_e19_a_folder_that_is_both_says_both() -> None:
     root = ElementTree.fromstring(folder("org:example", releases("1.0"), plugins(("a", "x"))))
     assert [each.tag for each in root] == ["groupId", "artifactId", "plugins", "versioning"]
-    assert parsed(RELEASES, ElementTree.tostring(root)).metadata == {"plugins": [["x", "a", "Of x"]]}
+    found = parsed(ListingRef("releases", "org:example"), ElementTree.tostring(root))
+    assert found.metadata == {"plugins": [["x", "a", "Of x"]]}
 
 
 def test_maven_m3_what_upstreams_say_of_plugins_comes_after_ours() -> None:
     theirs = releases("1.0", metadata={"plugins": [["x", "other", "n"], ["y", "b", "n"], ["z", "a", "n"]]})
     root = ElementTree.fromstring(folder("org:example", theirs, plugins(("a", "x"))))
-    found = [(each.findtext("prefix"), each.findtext("artifactId")) for each in root.iterfind("plugins/plugin")]
-    assert found == [("x", "a"), ("y", "b")]
+    assert called(root) == [("x", "a"), ("y", "b")]
+    twice = releases("1.0", metadata={"plugins": [["y", "c", "n"], ["y", "b", "n"]]})
+    root = ElementTree.fromstring(folder("org:example", twice, plugins(("z", "x"))))
+    assert called(root) == [("x", "z"), ("y", "b"), ("y", "c")], "clients take the first"
+
+
+def test_maven_g2_what_is_kept_of_what_clients_say_has_a_bound() -> None:
+    many = [Plugin(f"p{number}", "a", "n") for number in range(TOLD_MOST + 5)]
+    kept = told(many, {})
+    assert len(kept) == TOLD_MOST and told(many, kept) == {}
+    assert told([Plugin("p1", "a", "other")], kept) == {"a:p1": "other"}
 
 
 # --- of a snapshot ---------------------------------------------------------------------------------------------------
@@ -172,6 +209,21 @@ def test_maven_m2_s2_s6_of_a_snapshot_with_builds() -> None:
     new, old = f"1.0-{BUILDS[1]}", f"1.0-{BUILDS[0]}"
     assert values(root) == {("", "jar"): new, ("", "pom"): new, ("", "jar.asc"): new, ("sources", "jar"): old}
     assert {each.text for each in root.iter("updated")} == {"20240102030405"}
+
+
+def test_maven_p6_e32_what_clients_do_not_look_for_is_not_told() -> None:
+    names = (".jar", ".jar.asc", ".jar.sha512.asc", ".jar.asc.sha1.asc", "", "-x")
+    root = read(version_ref(), builds(*(f"1.0-{BUILDS[0]}{name}" for name in names)))
+    assert set(values(root)) == {("", "jar"), ("", "jar.asc")}
+    assert root.findtext("versioning/snapshot/buildNumber") == "1"
+    alone = read(version_ref(), builds(f"1.0-{BUILDS[0]}"))
+    assert alone.find("versioning/snapshotVersions") is None
+
+
+def test_maven_a2_s6_a_signature_is_told_with_the_file_that_it_is_of() -> None:
+    new, old = f"1.0-{BUILDS[1]}", f"1.0-{BUILDS[0]}"
+    root = read(version_ref(), builds(f"{new}.jar", f"{old}.jar", f"{old}.jar.asc", f"{old}.zip", f"{old}.zip.asc"))
+    assert values(root) == {("", "jar"): new, ("", "zip"): old, ("", "zip.asc"): old}
 
 
 def test_maven_s5_of_a_snapshot_under_its_plain_name() -> None:
@@ -226,7 +278,7 @@ TEXT = (
 @settings(max_examples=200, deadline=None)
 @given(TEXT, TEXT)
 def test_maven_m1_any_text_is_escaped(prefix: str, name: str) -> None:
-    listing = Listing((Entry("org.example:p", metadata={"plugin": {"prefix": prefix, "name": name}}),))
+    listing = Listing((Entry("org.example:p", metadata={"plugins": [(prefix, name)]}),))
     data = rendered(GROUP, listing)
     assert [[each.prefix, each.name] for each in read_plugins(parsed(RELEASES, data).metadata)] == [[prefix, name]]
     root = ElementTree.fromstring(data)
@@ -274,13 +326,16 @@ def test_maven_m7_what_others_write_is_read() -> None:
     body = (
         "\ufeff\n<metadata xmlns='http://maven.apache.org/METADATA/1.2.0' xmlns:xsi='x' xsi:schemaLocation='a b'>"
         "<versioning><versions><version> 2.0 </version><version>1.0</version><version>2.0</version><version/>"
-        "<version>null</version><version>../x</version><version>1:0</version><version>1 0</version></versions>"
+        "<version>null</version><version>../x</version><version>1:0</version><version>1 0</version>"
+        "<version>9/8</version></versions>"
         "<lastUpdated>20240102.030405</lastUpdated></versioning>"
         "<plugins><plugin><prefix>p</prefix></plugin><plugin><artifactId>a</artifactId></plugin>"
-        "<plugin><prefix>p</prefix><artifactId>a</artifactId></plugin></plugins></metadata>"
+        "<plugin><prefix>null</prefix><artifactId>b</artifactId></plugin>"
+        "<plugin><name>null</name><prefix>p</prefix><artifactId>a</artifactId></plugin></plugins>"
+        "<groupId>null</groupId></metadata>"
     )
     found = parsed(RELEASES, body)
-    assert [entry.name for entry in found.entries] == ["2.0", "1.0", "null"]
+    assert [entry.name for entry in found.entries] == ["2.0", "1.0"]
     assert found.changed_at == AT.replace(microsecond=0) and found.metadata == {"plugins": [["p", "a", "a"]]}
 
 
@@ -303,6 +358,37 @@ def test_maven_s2_m2_snapshots_of_others() -> None:
     ]
     foreign = samples.snapshot_metadata(Coordinates(version="2.0-SNAPSHOT"), build)
     assert parsed(version_ref(), foreign).entries[0].files == ()
+
+
+def test_maven_x3_m7_kinds_of_files_that_make_no_sense_are_left_out() -> None:
+    kinds = [("null", "jar"), ("a/b", "jar"), ("", "null"), ("x", "../y"), ("tests", "jar")]
+    demo = Coordinates(version="1.0-SNAPSHOT")
+    found = parsed(version_ref(), samples.snapshot_metadata(demo, BUILDS[0], kinds))
+    assert [file.path.partition(BUILDS[0])[2] for file in found.entries[0].files] == [".jar", "-tests.jar"]
+
+
+@pytest.mark.parametrize(
+    ("told", "is_ours"),
+    [
+        ("", True),
+        ("<groupId>org.example</groupId>", True),
+        ("<artifactId>demo</artifactId>", True),
+        ("<groupId>null</groupId><artifactId>null</artifactId>", True),
+        ("<groupId>org.example.demo</groupId>", True),  # of the group that the folder is, too
+        ("<groupId>org.example.demo</groupId><artifactId>demo</artifactId>", False),
+        ("<groupId>org.example</groupId><artifactId>other</artifactId>", False),
+        ("<groupId>org</groupId>", False),
+    ],
+)
+def test_maven_x3_metadata_of_another_artifact_are_not_those_of_this(told: str, is_ours: bool) -> None:
+    body = f"<metadata>{told}<versioning><versions><version>1</version></versions></versioning></metadata>"
+    if is_ours:
+        assert len(parsed(RELEASES, body).entries) == 1
+        return
+    for ref in (RELEASES, version_ref()):
+        with pytest.raises(ContentInvalid) as refused:
+            parsed(ref, body)
+        assert refused.value.detail["reason"] == ELSEWHERE
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,9 @@ def place(path: str) -> Place:
         ("a/b/1.0/b-1.0.jar.asc", "a:b", "1.0", Part("", "jar.asc")),
         ("a/b/1.0/b-1.0-x.tar.gz.asc", "a:b", "1.0", Part("x", "tar.gz.asc")),
         ("a/b/1.0/b-1.0.jar.sigstore", "a:b", "1.0", Part("", "jar.sigstore")),
+        (f"a/b/1-snapshot/b-1-{BUILD}.jar", "a:b", "1-snapshot", Part("", "jar", BUILD)),
+        ("a/b/1.0/b-1.0.jar.sha512.asc", "a:b", "1.0", Part("", "jar.sha512.asc")),
+        ("a/b/1.0/b-1.0-x.tar.gz.asc.asc", "a:b", "1.0", Part("x", "tar.gz.asc.asc")),
         ("a/b/1.0/b-1.0.pom.sigstore.json", "a:b", "1.0", Part("", "pom.sigstore.json")),
         ("a/b/1.0-SNAPSHOT/b-1.0-SNAPSHOT.jar", "a:b", "1.0-SNAPSHOT", Part("", "jar")),
         ("a/b/1.0-SNAPSHOT/b-1.0-SNAPSHOT-tests.jar", "a:b", "1.0-SNAPSHOT", Part("tests", "jar")),
@@ -120,7 +123,6 @@ def test_maven_p7_e17_other_names_are_kept_as_they_are(path: str) -> None:
         ("b-1.0.jar.sha512", "sha512", "b-1.0.jar"),
         ("b-1.0.jar.asc.sha1", "sha1", "b-1.0.jar.asc"),
         ("b-1.0.jar.sigstore.json.md5", "md5", "b-1.0.jar.sigstore.json"),
-        ("maven-metadata.xml.sha1.md5", "md5", "maven-metadata.xml.sha1"),
     ],
 )
 def test_maven_p6_checksums_are_of_what_is_before_them(name: str, algorithm: str, plain: str) -> None:
@@ -138,6 +140,8 @@ def test_maven_p6_signatures_of_checksums_and_unknown_sums_are_files(name: str) 
     [
         ("org/example/demo/maven-metadata.xml", MetadataPlace(("org", "example", "demo"))),
         ("org/maven-metadata.xml", MetadataPlace(("org",))),
+        ("org/maven-metadata.xml.asc", MetadataPlace(("org",), beside=".asc")),
+        ("a/b/1-SNAPSHOT/maven-metadata.xml.asc", MetadataPlace(("a", "b"), "1-SNAPSHOT", ".asc")),
         ("org/example/maven-metadata.xml", MetadataPlace(("org", "example"))),
         ("log4j/log4j/maven-metadata.xml", MetadataPlace(("log4j", "log4j"))),
         ("a/commons-lang3/maven-metadata.xml", MetadataPlace(("a", "commons-lang3"))),
@@ -304,3 +308,24 @@ def test_maven_p11_any_path_names_something_or_is_refused(path: str) -> None:
     if isinstance(found, Place):
         assert found.path.count("/") == 1 and ".." not in found.path.split("/")
         assert parse(path) == found
+
+
+@pytest.mark.parametrize(
+    ("target", "is_good"),
+    [
+        (b"b-1.0+x%2By%20.jar", True),
+        (b"100%25.jar", True),
+        (b"b.jar%2520", False),
+        (b"b%2541.jar", False),
+        (b"b%25%34%31.jar", False),
+        (b"b.jar%7", False),
+        (b"b.jar%", False),
+        (b"b.%zz", False),
+    ],
+)
+def test_maven_p11_a_percent_sign_is_an_escape_once(target: bytes, is_good: bool) -> None:
+    if is_good:
+        assert Maven().plain_target(target) == target
+        return
+    with pytest.raises(NameInvalid):
+        Maven().plain_target(target)

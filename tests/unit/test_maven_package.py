@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import tracemalloc
 import warnings
@@ -258,6 +259,51 @@ def test_maven_u10_e16_what_says_no_prefix(data: bytes, words: str) -> None:
         plugin(data)
 
 
+# As `jar cf` of Java 17 wrote it: sizes after the data of all but the folders.
+REAL_JAR = base64.b64decode(
+    """
+UEsDBBQACAgIAPoge10AAAAAAAAAAAAAAAAJAAQATUVUQS1JTkYv/soAAAMAUEsHCAAAAAACAAAAAAAAAFBLAwQUAAgICAD6IHtdAAAAAAAAAAAAAAAA
+FAAAAE1FVEEtSU5GL01BTklGRVNULk1G803My0xLLS7RDUstKs7Mz7NSMNQz4OVyLkpNLElN0XWqBAqY6xnoGZoqaLikJmUm5mnycvFyAQBQSwcIHbOz
+mTgAAAA3AAAAUEsDBAoAAAgAAOUge10AAAAAAAAAAAAAAAAPAAAATUVUQS1JTkYvbWF2ZW4vUEsDBAoAAAgAAOUge10AAAAAAAAAAAAAAAAbAAAATUVU
+QS1JTkYvbWF2ZW4vb3JnLmV4YW1wbGUvUEsDBAoAAAgAAOUge10AAAAAAAAAAAAAAAAtAAAATUVUQS1JTkYvbWF2ZW4vb3JnLmV4YW1wbGUvZGVtby1t
+YXZlbi1wbHVnaW4vUEsDBBQACAgIAOUge10AAAAAAAAAAAAAAAAZAAAATUVUQS1JTkYvbWF2ZW4vcGx1Z2luLnhtbE2OSw7CMBBD95yCC7QDe2skluy4
+wohOo6AkE00/6vGpChHs/GzZMmpaQiyMIln5dv4g6EAEt6XeBzYPvW6Sa1JQMyE+x1Ge864HzdZlWbV0beEvxao+RSt87S+gBggm6eE6xu3o78s/A9le
+NhGDvgdPb1BLBwj4ewCncgAAAKoAAABQSwECFAAUAAgICAD6IHtdAAAAAAIAAAAAAAAACQAEAAAAAAAAAAAAAAAAAAAATUVUQS1JTkYv/soAAFBLAQIU
+ABQACAgIAPoge10ds7OZOAAAADcAAAAUAAAAAAAAAAAAAAAAAD0AAABNRVRBLUlORi9NQU5JRkVTVC5NRlBLAQIKAAoAAAgAAOUge10AAAAAAAAAAAAA
+AAAPAAAAAAAAAAAAAAAAALcAAABNRVRBLUlORi9tYXZlbi9QSwECCgAKAAAIAADlIHtdAAAAAAAAAAAAAAAAGwAAAAAAAAAAAAAAAADkAAAATUVUQS1J
+TkYvbWF2ZW4vb3JnLmV4YW1wbGUvUEsBAgoACgAACAAA5SB7XQAAAAAAAAAAAAAAAC0AAAAAAAAAAAAAAAAAHQEAAE1FVEEtSU5GL21hdmVuL29yZy5l
+eGFtcGxlL2RlbW8tbWF2ZW4tcGx1Z2luL1BLAQIUABQACAgIAOUge134ewCncgAAAKoAAAAZAAAAAAAAAAAAAAAAAGgBAABNRVRBLUlORi9tYXZlbi9w
+bHVnaW4ueG1sUEsFBgAAAAAGAAYApQEAACECAAAAAA==
+"""
+)
+
+
+class Pipe(io.BytesIO):
+    def tell(self) -> int:
+        raise OSError("a pipe")
+
+
+def streamed(*members: tuple[str, bytes], comment: bytes = b"") -> bytes:
+    """As a writer that cannot go back: sizes come after the data."""
+    target = Pipe()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = comment
+        for name, data in members:
+            archive.writestr(name, data)
+    return target.getvalue()
+
+
+def test_maven_u10_jars_as_javas_own_tools_write_them() -> None:
+    assert plugin(REAL_JAR).metadata == {"prefix": "demo", "name": "A plugin"}
+    for data in (
+        streamed((package.PLUGIN_DESCRIPTOR, GOOD), ("a.txt", b"a")),
+        streamed(("a.txt", b"a"), (package.PLUGIN_DESCRIPTOR, GOOD), comment=b"shaded"),
+    ):
+        assert plugin(data).metadata["prefix"] == "good"
+    with pytest.raises(ContentInvalid, match="times its size"):
+        plugin(streamed((package.PLUGIN_DESCRIPTOR, GOOD), ("bomb", b"\0" * (80 << 20))))
+
+
 def zipped(*members: tuple[str, bytes], **more: Any) -> bytes:
     target = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -302,7 +348,7 @@ def test_maven_x8_b4_sizes_that_lie() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_maven_x8_a_jar_with_bits_flipped_never_says_another_prefix(data: st.DataObject) -> None:
-    whole = bytearray(samples.plugin_jar(PLUGIN, "demo"))
+    whole = bytearray(data.draw(st.sampled_from([samples.plugin_jar(PLUGIN, "demo"), REAL_JAR])))
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     try:

@@ -7,9 +7,11 @@ import random
 import stat
 import struct
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -376,3 +378,99 @@ def test_r1_noise_is_refused(noise: bytes, position: int) -> None:
             read(candidate)
         except ContentInvalid:
             pass
+
+
+# --- one member, by the directory ------------------------------------------------------------------------------------
+
+
+def one(data: bytes, name: str = "a.txt", **more: Any) -> bytes | None:
+    return zips.read_one(io.BytesIO(data), len(data), name, **more)
+
+
+class Pipe(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
+
+    def tell(self) -> int:
+        raise OSError("a pipe")
+
+
+def streamed(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED, comment: bytes = b"") -> bytearray:
+    target = Pipe()
+    with warnings.catch_warnings(), zipfile.ZipFile(target, "w", method) as opened:
+        warnings.simplefilter("ignore")  # about names that are there twice
+        opened.comment = comment
+        for name, data in files:
+            opened.writestr(name, data)
+    return bytearray(target.getvalue())
+
+
+LINE, HEADER, END = b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"
+A, B = ("a.txt", b"a" * 1000), ("b.txt", b"b" * 2000)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        archive(dict([A, B])),
+        archive(dict([A, B]), method=zipfile.ZIP_STORED),
+        streamed(A, B),
+        streamed(B, A, comment=b"c" * 65_535),
+        streamed(A, B, B),
+        streamed(A, ("b.txt", archive(dict([A, B])))),
+    ],
+    ids=["plain", "stored", "streamed", "comment", "another one twice", "nested"],
+)
+def test_b3_one_member_of_what_streaming_tools_write(data: bytes) -> None:
+    assert one(data) == A[1] and one(data, "c.txt") is None
+    with pytest.raises(ContentInvalid, match="larger than is read"):
+        one(data, most=999)
+
+
+def test_b3_one_member_beside_what_cannot_be_unpacked_here() -> None:
+    data = streamed(A, B)
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 8] |= 1  # encrypted
+    assert one(data) == A[1]
+    with pytest.raises(ContentInvalid, match="encrypted"):
+        one(data, "b.txt")
+
+
+def changed(data: bytearray, sign: bytes, at: int, value: bytes) -> bytearray:
+    start = data.index(sign) + at
+    data[start : start + len(value)] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (streamed(A, A), "twice"),
+        (streamed(A, ("../b", b"")), "cannot be a path"),
+        (streamed(A, method=zipfile.ZIP_STORED), "does not say where that ends"),
+        (streamed(A, comment=bytes(streamed(B))), "not where its end says"),
+        (streamed(A, comment=END + bytes(30)), "data after it"),
+        (streamed(A, comment=b"x" + END), "no zip archive"),
+        (streamed(A) + b"more", "data after it"),
+        (streamed(A)[:-1], "cut"),
+        (b"before it" + streamed(A), "not where its end says"),
+        (changed(streamed(A), HEADER, 30, b"x.txt"), "not where the archive's directory says"),
+        (changed(streamed(A), HEADER, 22, b"\1"), "two different things"),
+        (changed(bytearray(archive(dict([A]))), HEADER, 22, b"\1"), "two different things"),
+        (changed(streamed(A), HEADER, 8, b"\0\0"), "two different things"),
+        (changed(streamed(A), LINE, 24, b"\1\0"), "larger than the archive declares"),
+        (changed(streamed(A), LINE, 24, b"\xff\xff"), "damaged"),
+        (changed(streamed(A), LINE, 20, b"\xff\xff"), "overlaps the archive's directory"),
+        (changed(streamed(A), LINE, 16, b"\0\0\0\0"), "damaged"),
+        (changed(streamed(A), LINE, 24, b"\xff\xff\xff\x7f"), "times its size"),
+        (changed(streamed(A), END, 10, b"\2\0"), "set of several|shorter than it says"),
+    ],
+)
+def test_b2_b3_one_member_that_readers_differ_about_is_not_read(data: bytes, words: str) -> None:
+    with pytest.raises(ContentInvalid, match=words):
+        one(data)
+
+
+def test_b2_one_member_of_too_many() -> None:
+    with pytest.raises(ContentInvalid, match="more than 1 members"):
+        one(streamed(A, B), limits=zips.Limits(members=1))
