@@ -15,7 +15,7 @@ from repoman.core.errors import NotFound, RepomanError, message_of
 from repoman.core.fetch import Ref, UpstreamRequest
 from repoman.core.format import FormatHandler
 from repoman.core.records import Document, Facts, Frame, Listing
-from repoman.core.refs import ListingRef
+from repoman.core.refs import FileRef, ListingRef
 from repoman.core.served import SANDBOXED
 from repoman.core.wire import Response, Route
 
@@ -24,6 +24,7 @@ from . import listing, names, package, views
 INDEX_BYTES = 128 * 1024 * 1024
 _ACCEPT = "application/x-yaml, application/yaml;q=0.9, text/yaml;q=0.9, */*;q=0.5"
 _FILE = r"(?:charts/)?(?P<file>[^/]+\.tgz(?:\.prov)?)"
+_FILE_OF = r"charts/(?P<name>[^/]+)/(?P<file>[^/]+\.tgz(?:\.prov)?)"
 _CHART = r"api/charts/(?P<name>[^/]+)"
 _VERSION = _CHART + r"/(?P<version>[^/]+)"
 _READ = ("GET", "HEAD")
@@ -46,17 +47,21 @@ class Helm(FormatHandler):
     names_differ_by_case: ClassVar[bool] = False
     routes: ClassVar[tuple[Route, ...]] = (
         Route(_READ, r"index\.yaml", Action.READ, views.index, name="index", by_revision=True, ref=views.index_ref),
-        Route(
-            _READ,
-            _FILE,
-            Action.READ,
-            views.file,
-            hot=views.hot_file,
-            hot_headers=views.file_headers,
-            name="file",
-            ref=views.file_ref,
+        *(
+            Route(
+                _READ,
+                pattern,
+                Action.READ,
+                views.file,
+                hot=views.hot_file,
+                hot_headers=views.file_headers,
+                name=name,
+                ref=views.file_ref,
+            )
+            for name, pattern in (("file", _FILE), ("file_of", _FILE_OF))
         ),
         Route(("PUT",), _FILE, Action.PUBLISH, views.put_file, admit=views.admit_file, name="put"),
+        Route(("PUT",), _FILE_OF, Action.PUBLISH, views.put_file, admit=views.admit_file, name="put_of"),
         Route(_READ, r"api/charts/?", Action.READ, views.charts, name="charts", ref=lambda: views.INDEX),
         Route(
             ("POST",), r"api/charts/?", Action.PUBLISH, views.post_charts, admit=views.admit_charts, name="post_chart"
@@ -121,6 +126,9 @@ class Helm(FormatHandler):
         if isinstance(ref, ListingRef) and ref.kind in ("packages", "versions"):
             return UpstreamRequest(path="index.yaml", accept=_ACCEPT, is_document=True, limit=INDEX_BYTES)
         raise NotFound("the upstream's index does not list that")
+
+    def begins_with(self, ref: FileRef) -> bytes:
+        return package.GZIP if ref.path.endswith(names.CHART) else b""
 
     def parse_listing(self, ref: ListingRef, body: bytes, *, url: str, media_type: str) -> Listing:
         return listing.parse(ref, body, url=url)

@@ -118,7 +118,8 @@ def archive_of(entry: Entry) -> ListedFile | None:
 
 def _entry_text(entry: Entry, file: ListedFile) -> bytes:
     kept = str(file.metadata[ENTRY]).encode()
-    more: dict[str, Any] = {"urls": [f"charts/{link(file.path)}"]}
+    folder = names.folder(file.path, entry.name)
+    more: dict[str, Any] = {"urls": [f"charts/{link(f'{folder}/{file.path}' if folder else file.path)}"]}
     if file.published_at is not None:
         more["created"] = moment(file.published_at)
     if "sha256" in file.digests:

@@ -33,11 +33,14 @@ _SPACES = frozenset(
 Kind = Callable[[Any, str], Any]
 
 
-def entry_of(found: object) -> tuple[str, str, str]:
-    """Name, version and index entry of what Chart.yaml holds. Raises ContentInvalid, NameInvalid saying what is wrong."""
+def entry_of(found: object, required: object = None) -> tuple[str, str, str]:
+    """Name, version and index entry of what Chart.yaml holds, with the dependencies in what requirements.yaml does, where
+    there is one. Raises ContentInvalid, NameInvalid saying what is wrong."""
     if not isinstance(found, dict):
         raise ContentInvalid("Chart.yaml is no mapping")
     given = _by_field(found, is_strict=True)
+    if required is not None:
+        given = _with_required(given, required)
     fields = {name: kind(given.get(name), name) for name, kind in _FIELDS.items()}
     fields["apiVersion"] = fields["apiVersion"] or "v1"  # as charts for Helm 2 were written
     if fields["apiVersion"] not in API_VERSIONS:
@@ -73,6 +76,28 @@ def upstream_entry(found: Mapping[str, object]) -> tuple[str, str, str]:
     if fields.get("type") not in ("", *TYPES):
         fields.pop("type", None)
     return name, version, _text(fields)
+
+
+def _with_required(given: dict[str, object], required: object) -> dict[str, object]:
+    """Helm reads requirements.yaml, where charts for Helm 2 have their dependencies, over what Chart.yaml said, item by item
+    of the list. There it would also take another name or version, so that is refused."""
+    if not isinstance(required, dict):
+        raise ContentInvalid("requirements.yaml is no mapping")
+    told = _by_field(required, is_strict=True)
+    for name in told.keys() - {"dependencies"}:
+        raise ContentInvalid(f"requirements.yaml has '{name}', which belongs into Chart.yaml")
+    if "dependencies" not in told:
+        return given
+    before, items = given.get("dependencies"), told["dependencies"]
+    _dependencies(before, "dependencies")
+    try:
+        _dependencies(items, "dependencies")
+    except ContentInvalid as error:
+        raise ContentInvalid(error.message.replace("Chart.yaml", "requirements.yaml", 1)) from None
+    if isinstance(before, list) and isinstance(items, list):
+        over = [{**old, **new} for old, new in zip(before, items, strict=False)]
+        items = [*over, *items[len(over) :]]
+    return {**given, "dependencies": items}
 
 
 def _by_field(found: Mapping[str, object], *, is_strict: bool) -> dict[str, object]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from repoman.core.errors import NameInvalid
 from repoman.core.names import check_path, shown
+from repoman.core.refs import FileRef
 
 CHART = ".tgz"
 PROVENANCE = ".prov"
@@ -24,6 +25,7 @@ _LOOSE = re.compile(
     rf"v?(?P<major>[0-9]+)(?:\.(?P<minor>[0-9]+))?(?:\.(?P<patch>[0-9]+))?"
     rf"(?:-(?P<pre>{_IDENTIFIERS}))?(?:\+(?P<build>{_IDENTIFIERS}))?\Z"
 )
+_CUT = re.compile(r"-(?=v?[0-9])")  # where a version may begin
 _STRICT = re.compile(rf"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*)){{2}}(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?\Z")
 
 
@@ -97,3 +99,16 @@ def readings(file: str) -> tuple[tuple[str, str], ...]:
     cuts = [at for at, character in enumerate(stem) if character == "-" and at]
     found = [(stem[:at], stem[at + 1 :]) for at in cuts if is_version(stem[at + 1 :])]
     return tuple(sorted(found, key=lambda pair: _STRICT.match(pair[1]) is None))
+
+
+def folder(file: str, version: str) -> str:
+    """The chart's name where its archive `file` has to be asked for below it, because another chart could have a file of
+    that name; "" for most."""
+    if len(_CUT.findall(file, 1)) < 2 or len(readings(file)) < 2:
+        return ""
+    return file[: -len(f"-{version}{CHART}")]
+
+
+def refs(file: str, name: str = "") -> tuple[FileRef, ...]:
+    """What a file of this name can be, the likeliest first; below the name of a chart, that chart's only."""
+    return tuple(FileRef(chart, file) for chart, _ in readings(file) if name in ("", chart))

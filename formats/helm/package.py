@@ -11,19 +11,23 @@ import re
 from collections.abc import Callable
 from typing import BinaryIO
 
+from yaml.events import StreamEndEvent
+
 from repoman.core import tarballs
 from repoman.core.errors import ContentInvalid
 from repoman.core.names import shown
 from repoman.core.records import Facts
 
 from . import names
-from .chartyaml import load
+from .chartyaml import Reader, load
 from .metadata import entry_of
 
 CHART_BYTES = 100 * 1024 * 1024  # most that Helm unpacks of a chart
 PROVENANCE_BYTES = 1024 * 1024
 METADATA_BYTES = 1024 * 1024
 CONTENT = "content:"  # before the name of an archive of which templates and values are wanted
+GZIP = b"\x1f\x8b"  # what an archive begins with
+_METADATA = ("Chart.yaml", "requirements.yaml")
 _TEMPLATES_BYTES = 8 * 1024 * 1024
 _BEGIN = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE = b"-----BEGIN PGP SIGNATURE-----"
@@ -42,16 +46,16 @@ def inspect(path: str, file: BinaryIO, size: int) -> Facts:
 
 
 def _read(file: BinaryIO, is_wanted: Callable[[str], bool]) -> tarballs.Tarball:
-    """Chart.yaml of the top folder, and what else is wanted of it. Raises ContentInvalid."""
+    """Chart.yaml and requirements.yaml of the top folder, and what else is wanted of it. Raises ContentInvalid."""
 
     def wanted(name: str) -> bool:
         rest = name.partition("/")[2]
-        return rest == "Chart.yaml" or is_wanted(rest)
+        return rest in _METADATA or is_wanted(rest)
 
     found = tarballs.read(
         file,
         wanted=wanted,
-        wanted_bytes=METADATA_BYTES + _TEMPLATES_BYTES,
+        wanted_bytes=2 * METADATA_BYTES + _TEMPLATES_BYTES,
         limits=tarballs.Limits(unpacked_bytes=CHART_BYTES),
     )
     if any("\\" in name for name in found.names):
@@ -62,23 +66,33 @@ def _read(file: BinaryIO, is_wanted: Callable[[str], bool]) -> tarballs.Tarball:
 
 
 def _chart(found: tarballs.Tarball) -> Facts:
-    document = found.files.get(f"{next(iter(found.roots))}/Chart.yaml")
+    document, required = (found.files.get(f"{next(iter(found.roots))}/{name}") for name in _METADATA)
     if document is None:
         raise ContentInvalid("the archive has no Chart.yaml in its top folder: it is no chart")
-    if len(document) > METADATA_BYTES:
-        raise ContentInvalid(f"Chart.yaml has more than {METADATA_BYTES} bytes")
-    name, version, entry = entry_of(load(document))
+    for name, data in zip(_METADATA, (document, required or b""), strict=True):
+        if len(data) > METADATA_BYTES:
+            raise ContentInvalid(f"{name} has more than {METADATA_BYTES} bytes")
+    name, version, entry = entry_of(load(document), _required(required or b""))
     return Facts(name, version, {"entry": entry})
 
 
+def _required(document: bytes) -> object:
+    """What requirements.yaml holds; None where that is nothing."""
+    try:
+        reader = Reader(document)
+        return None if isinstance(reader.peek(), StreamEndEvent) else load(document)
+    except ContentInvalid as error:
+        raise ContentInvalid(f"requirements.yaml: {error.message}") from None
+
+
 def _content(file: BinaryIO) -> Facts:
-    """Of a chart that was published before: what ChartMuseum's API shows of it."""
+    """Of a chart that was published before: what ChartMuseum's API shows of it. What its Chart.yaml says is known."""
     found = _read(file, lambda rest: rest == "values.yaml" or rest.startswith("templates/"))
     root = f"{next(iter(found.roots))}/"
-    facts = _chart(found)
     documents = {name.removeprefix(root): data for name, data in found.files.items()}
-    documents.pop("Chart.yaml")
-    return Facts(facts.name, facts.version, documents=documents)
+    for name in _METADATA:
+        documents.pop(name, None)
+    return Facts("", "", documents=documents)
 
 
 # --- provenance ------------------------------------------------------------------------------------------------------

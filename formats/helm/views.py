@@ -17,10 +17,10 @@ import orjson
 from repoman.core.errors import (
     BadRequest,
     Conflict,
+    ContentInvalid,
     FileNotFound,
     NameInvalid,
     NotFound,
-    PackageNotFound,
     Unavailable,
     VersionNotFound,
 )
@@ -30,16 +30,28 @@ from repoman.core.names import shown
 from repoman.core.records import Facts, FileEntry, NewFile, NewVersion, Publication, Rendered, Staged
 from repoman.core.refs import FileRef, ListingRef, VersionRef
 from repoman.core.served import REVALIDATE, SANDBOXED, attachment, freshness
-from repoman.core.wire import BodyPlan, Head, HotLookup, Parts, PartsBody, Request, Response, StagedBody, check_whole
+from repoman.core.wire import (
+    BodyPlan,
+    Head,
+    HotLookup,
+    Part,
+    Parts,
+    PartsBody,
+    Request,
+    Response,
+    StagedBody,
+    check_whole,
+)
 
 from . import listing, names
-from .chartyaml import load
 from .package import CHART_BYTES, CONTENT, PROVENANCE_BYTES
+from .values import read_values
 
 JSON = ("Content-Type", listing.JSON_TYPE)
 CHART_TYPE = "application/gzip"
 PROVENANCE_TYPE = "application/pgp-signature"
-PAGE_MOST = 100_000
+FORM_FILES = ("chart", "prov")
+FIELDS_BYTES = 8 * 1024 * 1024  # of what a form sends without a file's name, and is held in memory
 INDEX = ListingRef("packages")
 
 
@@ -74,40 +86,35 @@ def not_the_index(repo: Repo, request: Request) -> Response:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def file_ref(file: str) -> FileRef | None:
-    found = names.readings(file)
-    return FileRef(found[0][0], file) if found else None
+def file_ref(file: str, name: str = "") -> FileRef | None:
+    return next(iter(names.refs(file, name)), None)
 
 
-def hot_file(file: str) -> HotLookup | None:
-    ref = file_ref(file)
-    return HotLookup("file", ref.package, ref.path) if ref is not None else None
+def hot_file(file: str, name: str = "") -> HotLookup | None:
+    found = names.refs(file, name)
+    return HotLookup("file", found[0].package, found[0].path) if len(found) == 1 else None
 
 
-def file(repo: Repo, request: Request, file: str) -> Response:
+def file(repo: Repo, request: Request, file: str, name: str = "") -> Response:
     """An archive or the provenance beside it."""
-    entry = repo.open(_found(repo, file))
+    entry = repo.open(_found(repo, file, name))
     headers = file_headers(name=entry.path, media_type=entry.blob.media_type, digest=entry.blob.digest.hex)
     return Response(200, headers, entry.blob)
 
 
-def _found(repo: Repo, file: str) -> FileRef:
-    """The file of the chart that has it: names and versions may both have dashes. Of two that have it, in a virtual
-    repository, what was published here comes before an upstream's. Raises FileNotFound."""
-    readings = names.readings(file)
-    if not readings:
+def _found(repo: Repo, file: str, name: str = "") -> FileRef:
+    """The file of the chart that has it: names and versions may both have dashes. Of several, in a virtual repository, the
+    first member's; a provenance file is that of the archive. Raises FileNotFound."""
+    refs = names.refs(file, name)
+    if not refs:
         raise FileNotFound(f"{repo.key} has no file '{shown(file)}'")
-    upstreams: list[str] = []
-    for name, version in readings if len(readings) > 1 else ():
-        try:
-            found = repo.listing(ListingRef("versions", name))
-        except PackageNotFound:
-            continue
-        for listed in (listed for entry in found.entries if entry.name == version for listed in entry.files):
-            if listed.path == file and not listed.url:
-                return FileRef(name, file)
-            upstreams += [name] if listed.path == file else []
-    return FileRef(upstreams[0] if upstreams else readings[0][0], file)
+    if len(refs) == 1:
+        return refs[0]
+    archives = {FileRef(ref.package, file.removesuffix(names.PROVENANCE)): ref for ref in refs}
+    found = repo.first_of(tuple(archives))
+    if found is not None:
+        return archives[found]
+    return repo.first_of(refs) or refs[0]
 
 
 def file_headers(
@@ -139,9 +146,9 @@ def _number(request: Request, name: str, least: int) -> int | None:
     given = request.query.get(name)
     if given is None:
         return None
-    if not (given.isascii() and given.isdigit() and len(given) < 10) or int(given) < least:
+    if not (given.isascii() and given.isdigit() and len(given) < 19) or int(given) < least:
         raise BadRequest(f"'{name}' must be a whole number, {least} or more")
-    return min(int(given), PAGE_MOST)
+    return int(given)
 
 
 def chart_ref(name: str, **captured: str) -> ListingRef:
@@ -165,8 +172,7 @@ def templates(repo: Repo, request: Request, name: str, version: str) -> Response
         for path, data in sorted(found.items())
         if path.startswith("templates/")
     ]
-    values = load(found["values.yaml"]) if found.get("values.yaml", b"").strip() else {}
-    return answer({"templates": files, "values": values})
+    return answer({"templates": files, "values": read_values(found.get("values.yaml", b""))})
 
 
 def values(repo: Repo, request: Request, name: str, version: str) -> Response:
@@ -180,7 +186,10 @@ def _content(repo: Repo, name: str, version: str) -> Mapping[str, bytes]:
     entry = _archive(repo, name, version)
     if entry.blob.flight:
         raise Unavailable("the chart is being fetched from its upstream; try again", retry_after_seconds=2)
-    return repo.inspect(CONTENT + entry.path, repo.restage(entry)).documents
+    try:
+        return repo.inspect(CONTENT + entry.path, repo.restage(entry)).documents
+    except ContentInvalid as error:  # an upstream's, which nobody looked into; or more than is shown
+        raise NotFound(f"the content of '{shown(entry.path)}' cannot be shown: {error.message}") from None
 
 
 def _archive(repo: Repo, name: str, version: str) -> FileEntry:
@@ -211,7 +220,8 @@ def admit_charts(repo: Repo, head: Head) -> BodyPlan:
     check_whole(head)
     content_type = head.headers.get("content-type") or ""
     if is_form(content_type):
-        return PartsBody(MultipartParser(content_type), limit=CHART_BYTES, max_parts=100)
+        parser = MultipartParser(content_type)
+        return PartsBody(parser, limit=CHART_BYTES, max_fields_bytes=FIELDS_BYTES, max_parts=100)
     return StagedBody(limit=CHART_BYTES)
 
 
@@ -232,29 +242,34 @@ def post_charts(repo: Repo, request: Request) -> Response:
         return _save(repo, request, chart=request.body)
     parts = request.body
     try:
-        chart, provenance = _of_form(parts)
-    except BadRequest:
+        chart, provenance = _of_form(repo, parts)
+    except BaseException:
         for part in parts.files():
             if part.staged is not None:
                 repo.discard(part.staged)
         raise
     try:
         return _save(repo, request, chart=chart, provenance=provenance)
-    except AlreadyThere:
-        raise AlreadyThere("chart already exists") from None
+    except AlreadyThere as error:
+        if str(error.detail["path"]).endswith(names.PROVENANCE):
+            raise
+        raise AlreadyThere("chart already exists", **error.detail) from None
 
 
-def _of_form(parts: Parts) -> tuple[Staged | None, Staged | None]:
-    """The archive and the provenance file. Nothing that was sent is dropped without a word."""
-    found: dict[str, Staged] = {}
-    for part in parts.files():
-        if part.name not in ("chart", "prov") or part.name in found:
+def _of_form(repo: Repo, parts: Parts) -> tuple[Staged | None, Staged | None]:
+    """The archive and the provenance file. Nothing that was sent is dropped without a word: a part that has no file's name
+    (curl's `-F "prov=<file"`) is the file as well. Empty, it is what browsers send where no file was chosen."""
+    found: dict[str, Part] = {}
+    for part in parts.parts:
+        if part.staged is None and (part.name not in FORM_FILES or not part.data):
+            continue
+        if part.name not in FORM_FILES or part.name in found:
             raise BadRequest(f"the form has a file '{shown(part.name)}'; one 'chart' and one 'prov' are taken")
-        assert part.staged is not None
-        found[part.name] = part.staged
+        found[part.name] = part
     if not found:
         raise BadRequest("the form has no file 'chart' or 'prov'")
-    return found.get("chart"), found.get("prov")
+    staged = {name: part.staged or repo.stage_bytes(part.data) for name, part in found.items()}
+    return staged.get("chart"), staged.get("prov")
 
 
 def post_provenance(repo: Repo, request: Request) -> Response:
@@ -262,12 +277,12 @@ def post_provenance(repo: Repo, request: Request) -> Response:
     return _save(repo, request, provenance=request.body)
 
 
-def put_file(repo: Repo, request: Request, file: str) -> Response:
+def put_file(repo: Repo, request: Request, file: str, name: str = "") -> Response:
     """As other tools and plain HTTP clients publish: under the name that the content must have."""
     assert isinstance(request.body, Staged)
     if file.endswith(names.PROVENANCE):
-        return _save(repo, request, provenance=request.body, named=file)
-    return _save(repo, request, chart=request.body, named=file)
+        return _save(repo, request, provenance=request.body, named=(name, file))
+    return _save(repo, request, chart=request.body, named=(name, file))
 
 
 def delete(repo: Repo, request: Request, name: str, version: str) -> Response:
@@ -276,25 +291,34 @@ def delete(repo: Repo, request: Request, name: str, version: str) -> Response:
 
 
 def _save(
-    repo: Repo, request: Request, *, chart: Staged | None = None, provenance: Staged | None = None, named: str = ""
+    repo: Repo,
+    request: Request,
+    *,
+    chart: Staged | None = None,
+    provenance: Staged | None = None,
+    named: tuple[str, str] = ("", ""),
 ) -> Response:
     """Publish what came, all of it or nothing. 201 also for what is there already, byte for byte."""
     staged = [one for one in (chart, provenance) if one is not None]
     try:
         publication = _publication(repo, chart, provenance, named)
         may_replace = "force" in request.query and bool(repo.options.allow_overwrite)
-        repo.publish(replace(publication, may_replace=may_replace))
+        published = repo.publish(replace(publication, may_replace=may_replace))
     except BaseException as error:
         for one in staged:
             repo.discard(one)
         if isinstance(error, Conflict) and "digest" in error.detail:
-            raise AlreadyThere("file already exists", reason=error.message) from None
+            raise AlreadyThere("file already exists", reason=error.message, path=error.detail["path"]) from None
         raise
+    if published.dropped:
+        gone = " and ".join(f"'{path}'" for path in published.dropped)
+        return answer({"saved": True, "warning": f"{gone} spoke of other bytes and is not there any more"}, 201)
     return answer({"saved": True}, 201)
 
 
-def _publication(repo: Repo, chart: Staged | None, provenance: Staged | None, named: str) -> Publication:
-    """What becomes visible. Raises ContentInvalid, NameInvalid, BadRequest for what does not hold together."""
+def _publication(repo: Repo, chart: Staged | None, provenance: Staged | None, named: tuple[str, str]) -> Publication:
+    """What becomes visible. `named`: the chart and the file that the address names, where it does. Raises ContentInvalid,
+    NameInvalid, BadRequest for what does not hold together."""
     about = repo.inspect("chart" + names.CHART, chart) if chart is not None else None
     proof = repo.inspect("chart" + names.CHART + names.PROVENANCE, provenance) if provenance is not None else None
     if about is not None and proof is not None and (about.name, about.version) != (proof.name, proof.version):
@@ -306,8 +330,12 @@ def _publication(repo: Repo, chart: Staged | None, provenance: Staged | None, na
     assert facts is not None
     archive = names.file_name(facts.name, facts.version)
     beside = archive + names.PROVENANCE
-    if named and named != (archive if chart is not None else beside):
-        raise NameInvalid(f"the content is '{shown(archive)}', and was sent under '{shown(named)}'")
+    ours = archive if chart is not None else beside
+    if named[0] not in ("", facts.name) or named[1] not in ("", ours):
+        sent = "/".join(one for one in named if one)
+        raise NameInvalid(
+            f"the content is '{shown(ours)}' of '{shown(facts.name)}', and was sent under '{shown(sent)}'"
+        )
     files = tuple(_files(archive, chart, about, provenance, proof))
     return Publication(
         facts.name,

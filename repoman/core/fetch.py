@@ -35,11 +35,12 @@ class Plan:
     """One request to an upstream. Two plans with the same `key` are the same fetch, in whatever process.
 
     `kind`: "listing", "tag", "version", "file", "digest" (what an upstream says beside a file that its digest is; read and
-    not kept), or "probe" (a HEAD that keeps nothing). `digests` and `size`: what the body must have, checked before anything
-    is kept; `algorithms` are hashed besides. `limit`: most bytes. `etag` and `last_modified`: the upstream's own
-    validators of what is held. `is_document`: the body is kept in memory for the adopter, else staged in the store.
-    `page`: of a listing that comes in several, which one this is, from 0. `is_awaited`: who asks needs all of a
-    file, and is not handed what is still on its way. `beside`: of a digest, the key of the file that it is of.
+    not kept), or "probe" (a HEAD that keeps nothing). `digests` and `size`: what the body must have, and `begins` what it
+    must begin with, checked before anything is kept; `algorithms` are hashed besides. `limit`: most bytes. `etag` and
+    `last_modified`: the upstream's own validators of what is held. `is_document`: the body is kept in memory for the
+    adopter, else staged in the store. `page`: of a listing that comes in several, which one this is, from 0.
+    `is_awaited`: who asks needs all of a file, and is not handed what is still on its way. `beside`: of a digest, the key of
+    the file that it is of.
     """
 
     repository_id: int
@@ -53,6 +54,7 @@ class Plan:
     last_modified: str = ""
     digests: Mapping[str, str] = field(default_factory=dict)
     algorithms: tuple[str, ...] = ()
+    begins: bytes = b""
     size: int | None = None
     limit: int | None = None
     is_document: bool = False

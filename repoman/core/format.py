@@ -82,6 +82,11 @@ class Repo(Protocol):
         """A live version, by its own name or through a tag."""
         ...
 
+    def first_of(self, refs: Sequence[FileRef]) -> FileRef | None:
+        """Of files that clients may mean by one address, the one that is there; of several members of a virtual repository
+        the first one's. None where there is none. Raises as `listing`."""
+        ...
+
     def listing(self, ref: ListingRef) -> Listing: ...
 
     def document(self, ref: ListingRef, form: str, address: str) -> Rendered:
@@ -389,6 +394,11 @@ class FormatHandler(ABC):
     def file_changes(self, ref: FileRef) -> bool:
         """Whether what an upstream has under this path may be another file tomorrow."""
         return False
+
+    def begins_with(self, ref: FileRef) -> bytes:
+        """What every file of that kind begins with: refused from an upstream is what does not, where no digest will tell.
+        b"" where anything may be."""
+        return b""
 
     def digest_file(self, ref: FileRef, algorithm: str = "") -> tuple[str, FileRef] | None:
         """Where an upstream says the digest of that file: (algorithm, a small file that holds it in hex). With

@@ -218,7 +218,8 @@ class NewFile:
     `is_moving`: the format has paths whose content changes (a Maven snapshot under its plain name): who may publish may
     replace this one, whatever `may_replace` says.
     `about`: path → sha256 hex of other files of the package that this one speaks of. One that is there with other bytes:
-    ContentInvalid.
+    ContentInvalid. A file that is there while nothing that it speaks of is *waits*, and binds nobody: it is replaced by one
+    that comes with what it speaks of, by its publisher, and by who may delete.
     """
 
     path: str
@@ -282,9 +283,9 @@ class Publication:
     merged into the package's own. `display_name`: how the publisher writes the name, kept from the first time.
     `origin`: the upstream's address, for what a remote repository took over. `gather`: versions that may be complete with
     this, judged by the handler's `complete` inside the transaction. `companions`: paths whose files, where they are there,
-    may speak of a file published here (`NewFile.about`): those that speak of other bytes go with what is replaced, and are
-    a Conflict otherwise. `rivals`: files of other packages that have the same address for clients: a Conflict where one of
-    them is there.
+    may speak of a file published here (`NewFile.about`): those that speak of other bytes go with what is replaced, or where
+    they waited for it, and are a Conflict otherwise. `rivals`: files of other packages that have the same address for
+    clients: a Conflict where one of them is there.
     """
 
     package: str
@@ -307,11 +308,12 @@ class Publication:
 @dataclass(frozen=True, slots=True)
 class Published:
     """`created`: something new became visible (201); otherwise the same bytes were there already.
-    `replaced`: other bytes stood there before."""
+    `replaced`: other bytes stood there before. `dropped`: paths of files that spoke of other bytes, and are gone."""
 
     revision: int
     created: bool
     replaced: bool = False
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

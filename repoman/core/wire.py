@@ -355,7 +355,7 @@ def check_whole(head: Head) -> None:
     if coding not in ("identity", ""):
         raise ContentCodingUnsupported()
     if "content-range" in head.headers:
-        raise BadRequest("Content-Range has no meaning on PUT: send the whole file")
+        raise BadRequest(f"Content-Range has no meaning on {head.method}: send the whole file")
 
 
 def check_sent(head: Head) -> None:

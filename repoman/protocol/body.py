@@ -231,7 +231,11 @@ class Form:
         if self._filling is None:
             self._held += len(data)
             if self._held > self._plan.max_fields_bytes:
-                raise _too_large(self._plan.max_fields_bytes)
+                raise TooLarge(
+                    f"the form's parts without a file's name are larger than {self._plan.max_fields_bytes} bytes; send what "
+                    "is large as a file",
+                    limit=self._plan.max_fields_bytes,
+                )
         elif len(self._buffer) >= SMALL_BUFFER:
             if self._writing is not None:
                 await self._writing

@@ -208,6 +208,10 @@ class RepositoryHandle:
         self.check(Action.READ, ref.package if not self.handler.files_are_packages else "")
         return self.source.listing(ref)
 
+    def first_of(self, refs: Sequence[FileRef]) -> FileRef | None:
+        self.check(Action.READ)
+        return self.source.first_of(refs)
+
     def document(self, ref: ListingRef, form: str, address: str) -> Rendered:
         self.check(Action.READ, ref.package if not self.handler.files_are_packages else "")
         source = self.source

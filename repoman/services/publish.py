@@ -86,6 +86,7 @@ class _Change:
     revision: int | None = None
     replaced: bool = False
     created: bool = False
+    dropped: list[str] = field(default_factory=list)  # paths: see Published
     surplus: list[str] = field(default_factory=list)
     healed: list[str] = field(default_factory=list)  # digests whose lost bytes this publication brought back
 
@@ -130,13 +131,14 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         if is_new_name and not change.handler.names_differ_by_case:
             _refuse_twin(package)
         _judge_subjects(publication, package)
+        waiting = _waiting(publication, package)
         for new_file in publication.files:
             if change.handler.files_may_wait and not new_file.is_moving:
                 announced.judge(change.repository, package.name, new_file)
-            _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex])
+            _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex], waiting)
         if publication.rivals:
             _refuse_rivals(change, publication)
-        _judge_companions(change, actions, publication, package)
+        _judge_companions(change, actions, publication, package, waiting)
         version = None
         if publication.version is not None:
             version = _put_version(change, publication, package, publication.version, blobs)
@@ -167,7 +169,8 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
     store.discard(change.surplus)
     for digest in change.healed:
         suspect.note_change(digest, is_back=True)
-    return Published(change.revision or change.repository.revision, change.created, change.replaced)
+    revision = change.revision or change.repository.revision
+    return Published(revision, change.created, change.replaced, tuple(change.dropped))
 
 
 def _staged_in(publication: Publication) -> list[Staged]:
@@ -220,7 +223,13 @@ def _refuse_burned(package: Package, name: str) -> None:
 
 
 def _put_file(
-    change: _Change, actions: frozenset[Action], publication: Publication, package: Package, new: NewFile, blob: Blob
+    change: _Change,
+    actions: frozenset[Action],
+    publication: Publication,
+    package: Package,
+    new: NewFile,
+    blob: Blob,
+    waiting: frozenset[str],
 ) -> None:
     live = _live_file.first(package.pk, new.path)
     held = live.blob.digest if live else None
@@ -233,9 +242,13 @@ def _put_file(
     if live is not None and live.blob_id == blob.pk:
         writes.touch([live])
         return
-    if live is not None and not new.is_moving:
+    if live is not None and new.path in waiting:
+        _judge_displaced(change, actions, publication, new, live)
+    elif live is not None and not new.is_moving:
         if not publication.may_replace:
-            raise Conflict(f"'{new.path}' is already published with other content", digest=f"sha256:{held}")
+            raise Conflict(
+                f"'{new.path}' is already published with other content", digest=f"sha256:{held}", path=new.path
+            )
         if Action.DELETE not in actions:
             raise Forbidden(f"replacing '{new.path}' with other content needs the maintainer role")
     elif live is None and change.handler.files_are_packages:
@@ -273,7 +286,33 @@ def _put_file(
         subject=new.path if package.name == new.path else f"{package.name}/{new.path}",
         digest=f"sha256:{blob.digest}",
         bytes=blob.size,
+        replaced=f"sha256:{held}" if new.path in waiting else "",
     )
+
+
+def _waiting(publication: Publication, package: Package) -> frozenset[str]:
+    """Paths that this publication is about whose live file waits: nothing that it speaks of (`NewFile.about`) is there."""
+    found = set()
+    for path in {*publication.companions, *(new.path for new in publication.files if new.about)}:
+        live = _live_file.first(package.pk, path)
+        about = about_of(live.metadata) if live is not None else {}
+        if about and all(_live_file.first(package.pk, name) is None for name in about):
+            found.add(path)
+    return frozenset(found)
+
+
+def _judge_displaced(
+    change: _Change, actions: frozenset[Action], publication: Publication, new: NewFile, live: Artifact
+) -> None:
+    """Whether this file may take the place of one that waits. What somebody was told is kept is not pushed out by another
+    one that waits as well: only by what is really published."""
+    is_whole = any(other.path in new.about for other in publication.files)
+    is_own = live.uploaded_by_id is not None and live.uploaded_by_id == change.actor.principal_id
+    if not (is_whole or is_own or Action.DELETE in actions):
+        raise Conflict(
+            f"'{new.path}' is there from somebody else, and waits for what it speaks of; send yours together with that, "
+            "or after it"
+        )
 
 
 def _judge_subjects(publication: Publication, package: Package) -> None:
@@ -302,7 +341,13 @@ def about_of(metadata: Mapping[str, object]) -> Mapping[str, str]:
     return about if isinstance(about, dict) else {}
 
 
-def _judge_companions(change: _Change, actions: frozenset[Action], publication: Publication, package: Package) -> None:
+def _judge_companions(
+    change: _Change,
+    actions: frozenset[Action],
+    publication: Publication,
+    package: Package,
+    waiting: frozenset[str],
+) -> None:
     """What is there already and speaks of other bytes than those that were put (`Publication.companions`)."""
     ours = {new.path: new.staged.digest.hex for new in publication.files}
     for path in publication.companions:
@@ -310,15 +355,16 @@ def _judge_companions(change: _Change, actions: frozenset[Action], publication: 
         about = about_of(live.metadata) if live is not None else {}
         if live is None or all(ours[name] == digest for name, digest in about.items() if name in ours):
             continue
-        if not publication.may_replace:
+        if path not in waiting and not publication.may_replace:
             raise Conflict(
                 f"'{path}' is there and speaks of other bytes than these; remove it, or send what belongs to it"
             )
-        if Action.DELETE not in actions:
+        if path not in waiting and Action.DELETE not in actions:
             raise Forbidden(f"replacing what '{path}' speaks of needs the maintainer role")
         revision = change.stamp()
         _renew(change, {live.pk}, [])
         writes.close(Artifact.objects.filter(pk=live.pk), revision, change.moment)
+        change.dropped.append(path)
         record(
             "file:delete",
             actor=change.actor,
@@ -327,6 +373,7 @@ def _judge_companions(change: _Change, actions: frozenset[Action], publication: 
             subject=f"{package.name}/{path}",
             digest=f"sha256:{live.blob.digest}",
             bytes=live.blob.size,
+            because="it speaks of other bytes than were published",
         )
 
 

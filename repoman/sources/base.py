@@ -84,6 +84,11 @@ class Source(ABC):
         """The packages that `listing(ref)` names, for formats with a document about all of them, each still to be read.
         Costs the names alone. Raises as `listing`."""
 
+    @abstractmethod
+    def first_of(self, refs: Sequence[FileRef]) -> FileRef | None:
+        """Of files that clients may mean by one address, the one that is there; of several members of a virtual repository
+        the first one's. None where there is none. Raises as `listing`."""
+
     def freshness(self, ref: ListingRef) -> tuple[Freshness | None, tuple[str, ...]]:
         """How the documents that `listing(ref)` is made of stand, and which members it had to do without."""
         return None, ()

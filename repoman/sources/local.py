@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from repoman.catalog import selectors
 from repoman.catalog.models import Repository
 from repoman.core.errors import FileNotFound, NotFound, PackageNotFound, VersionNotFound
@@ -78,6 +80,10 @@ class LocalSource(Source):
                 )
         # What only upstreams have under another name.
         raise PackageNotFound(f"{self._repository.key} has no listing of the kind '{ref.kind}'")
+
+    def first_of(self, refs: Sequence[FileRef]) -> FileRef | None:
+        there = (ref for ref in refs if selectors.live_artifact(self._repository.pk, ref.package, ref.path) is not None)
+        return next(there, None)
 
     def mark(self, ref: ListingRef) -> str:
         if ref.kind in ("versions", "releases", "version"):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -221,6 +221,7 @@ class RemoteSource(Source):
             method="HEAD" if is_probe else "GET",
             digests=digests,
             algorithms=self._handler.digests,
+            begins=self._handler.begins_with(ref) if not digests else b"",
             size=listed.size if listed is not None else None,
             etag=document.etag if document is not None else "",
             last_modified=document.last_modified if document is not None else "",
@@ -279,6 +280,16 @@ class RemoteSource(Source):
         blob = BlobRef(Digest.sha256(hex_digest), size, "", "", flight=plan.key)
         published = listed.published_at if listed is not None and listed.published_at is not None else now
         return FileEntry(ref.package, ref.path, blob, created_at=published, touched_at=now, metadata=metadata)
+
+    def first_of(self, refs: Sequence[FileRef]) -> FileRef | None:
+        for ref in refs:
+            try:
+                listed = self.listing(ListingRef("versions", ref.package))
+            except PackageNotFound:
+                continue
+            if find_file(listed, ref.path) is not None:
+                return ref
+        return next((ref for ref in refs if _held_file(self._repository.pk, ref) is not None), None)
 
     # --- versions and tags -------------------------------------------------------------------------------------------
 

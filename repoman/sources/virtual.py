@@ -203,6 +203,22 @@ class VirtualSource(Source):
         leaves = self._until_its_version(ref, self._asked_for(ref.package))
         return self._first(leaves, lambda leaf: leaf.source.digest(ref, algorithm), missing)
 
+    def first_of(self, refs: Sequence[FileRef]) -> FileRef | None:
+        """Members after the one that has one of them are not asked."""
+        asked = [(ref, self._asked_for(ref.package)) for ref in refs]
+        for leaf in self._leaves:
+            theirs = [ref for ref, leaves in asked if leaf in leaves]
+            try:
+                found = leaf.source.first_of(theirs) if theirs else None
+            except NotFound:
+                continue
+            except RepomanError as error:
+                self._without(leaf, error)
+                continue
+            if found is not None:
+                return found
+        return None
+
     def _lister_of(self, ref: FileRef, leaves: Sequence[_Leaf], missing: NotFound) -> _Leaf:
         """The member from which the merged listing takes this file: only what is listed can be had, and from there.
 

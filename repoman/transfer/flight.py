@@ -626,11 +626,17 @@ class Flights:
         pump = _Pump(filling, self._run, grew)
         try:
             is_first = True
+            wanted = flight.plan.begins
             async for chunk in chunks:
                 if is_first:
                     is_first = False
                     check_is_content(flight.plan, host, chunk)
+                if wanted:
+                    check_begins(flight.plan, host, chunk[: len(wanted)], wanted[: len(chunk)])
+                    wanted = wanted[len(chunk) :]
                 await pump.feed(chunk)
+            if wanted:
+                check_begins(flight.plan, host, b"", wanted)
             return await pump.finish()
         finally:
             await asyncio.shield(pump.close())
@@ -770,6 +776,17 @@ def check_is_content(plan: Plan, host: str, beginning: bytes) -> None:
             f"{host} sent a web page instead of this .{extension} file (a login page, or a portal on the way); nothing "
             f"was kept",
             reason="page",
+        )
+
+
+def check_begins(plan: Plan, host: str, actual: bytes, expected: bytes) -> None:
+    """Raises UpstreamFailed for what cannot be the file, by how it begins."""
+    if actual != expected:
+        told = "something else" if actual else "nothing, or next to nothing,"
+        raise UpstreamFailed(
+            f"{host} sent {told} where this {plan.kind} is expected, which begins with {plan.begins.hex(' ')}; nothing was "
+            "kept",
+            reason="beginning",
         )
 
 

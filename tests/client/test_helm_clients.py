@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from formats.helm import samples
 from formats.helm.chartyaml import load
+from formats.helm.package import inspect
 from tests.client import helm_scenarios as scenarios
 from tests.client.helm_scenarios import HELMS, Desk, Place
 from tests.running import Deployment, Server
@@ -165,6 +167,34 @@ def test_helm_o17_a_chart_pushed_to_a_registry_is_not_in_an_index(desk: Desk, em
     desk.run("helm4", "pull", f"oci://{embedded.host}/{oci}/other", "--version", "1.0.0", "--plain-http", fails=True)
 
 
+@helms
+def test_helm_x6_v8_two_charts_of_one_file_name(desk: Desk, embedded: Server, helm: str) -> None:
+    """`foo-1` of version 2.0.0 and `foo` of version 1-2.0.0, in two members of a virtual repository."""
+    namespace = embedded.make_namespace()
+    keys = [embedded.make_repository(namespace, format="helm") for _ in range(2)]
+    key = embedded.make_repository(namespace, format="helm", type="virtual", members=keys)
+    scenarios.publish(desk, place_of(embedded, keys[0]), "foo", "1-2.0.0")
+    _, public = scenarios.publish_signed(desk, place_of(embedded, keys[1]), helm, "foo-1", "2.0.0")
+    place = place_of(embedded, namespace, "reader")
+    place = Place(f"{embedded.url}/helm/{key}", place.username, place.password)
+    scenarios.add(desk, place, helm)
+    for name, version, options in (("foo", "1-2.0.0", []), ("foo-1", "2.0.0", ["--verify", "--keyring", public])):
+        assert f"name: {name}\nversion: {version}\n" in desk.run(
+            helm, "show", "chart", f"ours/{name}", "--version", version
+        )
+        folder = desk.folder(f"pulled-{name}")
+        desk.run(helm, "pull", f"ours/{name}", "--version", version, *options, "-d", folder)
+        pulled = (folder / "foo-1-2.0.0.tgz").read_bytes()
+        with place.client() as client:
+            assert pulled == client.get(f"{place.url}/charts/{name}/foo-1-2.0.0.tgz").content
+        assert claimed(pulled) == (name, version)
+
+
+def claimed(data: bytes) -> tuple[str, str]:
+    facts = inspect("chart.tgz", io.BytesIO(data), len(data))
+    return facts.name, facts.version
+
+
 # --- what Go's strict parser makes of it -----------------------------------------------------------------------------
 
 NASTY: dict[str, str] = {
@@ -195,8 +225,16 @@ NASTY: dict[str, str] = {
     "same": "dependencies: [{name: a}, {name: a}]", "type": "type: foo", "bool": "deprecated: 'true'",
     "nested": "annotations: {a: {b: c}}",
     "tag": "home: !!str x", "key": "annotations: {1: x}", "merge": "x: &x {home: a}\n<<: *x", "api": "apiVersion: v9",
+    "requirements": "",
 }  # fmt: skip
-REFUSED = ("twice", "null maintainer", "text", "alias", "same", "type", "bool", "nested", "tag", "key", "merge", "api")
+REQUIREMENTS: dict[str, str] = {  # beside it, as charts for Helm 2 have it
+    "old": "dependencies:\n- {name: a, version: 1.x, repository: 'http://x'}\n- {name: b, condition: c.d}",
+    "dependencies": "dependencies: [{name: c, version: 2}]", "unknown": "foo: bar", "case": "# nothing",
+    "library": "dependencies: [{name: z, tags: [t]}]", "nothing": "dependencies: []",
+    "requirements": "dependencies: [{name: a}, {name: a}]",
+}  # fmt: skip
+REFUSED = ("twice", "null maintainer", "text", "alias", "same", "type", "bool", "nested", "tag", "key", "merge", "api",
+           "requirements")  # fmt: skip
 
 
 @helms
@@ -209,7 +247,8 @@ def test_helm_12_6_i4_i6_nasty_charts_in_one_index(desk: Desk, embedded: Server,
             api = "" if "apiVersion" in text else "apiVersion: v2\n"
             document = f"{api}name: {name}\nversion: 1.{number}.0\n{text}\n"
             document = "\ufeff" + document.replace("\ufeff", "") if what == "bom" else document
-            data = samples.chart(name, f"1.{number}.0", document=document.encode())
+            beside = {f"{name}/requirements.yaml": REQUIREMENTS[what].encode()} if what in REQUIREMENTS else {}
+            data = samples.chart(name, f"1.{number}.0", document=document.encode(), files=beside)
             answer = client.post(f"{place.url}/api/charts", content=data)
             assert answer.status_code == (400 if what in REFUSED else 201), (what, answer.text)
             if what not in REFUSED:

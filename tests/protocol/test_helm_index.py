@@ -172,6 +172,28 @@ def test_a10_helm_i15_13_23_names_and_versions_with_dashes(charts: Charts) -> No
     refused(charts.post(samples.chart("foo-1", "2.0.0")), 409, "foo")
 
 
+def test_helm_v8_c7_c8_what_another_chart_could_be_called_has_its_own_address(charts: Charts) -> None:
+    """`foo-1` of version 2.0.0 and `foo` of version 1-2.0.0 would have one address."""
+    data = charts.publish("foo-1", "2.0.0")
+    proof = samples.provenance(data, "foo-1", "2.0.0")
+    plain, own = "charts/foo-1-2.0.0.tgz", "charts/foo-1/foo-1-2.0.0.tgz"
+    assert charts.entry("foo-1", "2.0.0")["urls"] == [own]
+    assert charts.get("api/charts/foo-1/2.0.0").json()["urls"] == [own]
+    saved(charts.put(f"{own}.prov", proof))
+    for method in ("GET", "HEAD", "GET"):
+        for path, content in ((own, data), (f"{own}.prov", proof), (plain, data), (f"{plain}.prov", proof)):
+            answer = charts.get(path, method)
+            assert answer.status_code == 200 and answer.headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
+            assert answer.content == (content if method == "GET" else b"")
+    for path in ("charts/foo/foo-1-2.0.0.tgz", "charts/other/foo-1-2.0.0.tgz", "charts/a/b/foo-1-2.0.0.tgz"):
+        refused(charts.get(path), 404)
+    refused(charts.put("charts/foo/foo-1-3.0.0.tgz", samples.chart("foo-1", "3.0.0")), 400, "foo/foo-1-3.0.0.tgz")
+    saved(charts.put("charts/foo-1/foo-1-3.0.0.tgz", samples.chart("foo-1", "3.0.0")))
+    charts.publish("demo")
+    assert charts.entry()["urls"] == ["charts/demo-1.0.0.tgz"]
+    assert charts.get("charts/demo/demo-1.0.0.tgz").content == samples.chart()
+
+
 def test_helm_p3_c15_what_is_not_there_is_404_and_no_page(charts: Charts) -> None:
     charts.publish()
     for path in (

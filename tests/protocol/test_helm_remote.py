@@ -281,6 +281,19 @@ def test_helm_v5_an_index_without_digests(charts: Charts, upstream: Upstream) ->
     assert data == samples.chart(text="theirs") and charts.get("charts/demo-1.0.0.tgz").content == data
 
 
+@pytest.mark.parametrize("body", [b"", b"\x1f", b"no archive", b"PK\x03\x04"], ids=["empty", "a byte", "text", "zip"])
+def test_helm_v5_a10_b10_without_a_digest_an_archive_is_at_least_gzip(
+    charts: Charts, upstream: Upstream, body: bytes
+) -> None:
+    offer(upstream, ("demo", "1.0.0"), digest="")
+    upstream.add("/charts/demo-1.0.0.tgz", Answer(body), Answer(body), Answer(samples.chart()))
+    upstream.add("/charts/demo-1.0.0.tgz.prov", Answer(samples.provenance(samples.chart())))
+    refused(charts.get("charts/demo-1.0.0.tgz"), 502)
+    assert until(lambda: charts.get("charts/demo-1.0.0.tgz").status_code == 200, 15)
+    assert charts.get("charts/demo-1.0.0.tgz").content == samples.chart()
+    assert charts.get("charts/demo-1.0.0.tgz.prov").status_code == 200
+
+
 def test_g13_v5_what_is_held_wins_over_what_the_upstream_says_later(server: Server, upstream: Upstream) -> None:
     charts = remote_of(server, upstream, metadata_ttl=0)
     held = offer(upstream, ("demo", "1.0.0"), ("other", "1.0.0"))["demo-1.0.0.tgz"]
@@ -435,6 +448,53 @@ def test_a10_h1_an_upstream_cannot_take_the_address_of_a_local_chart(server: Ser
     ours = group.local.publish("foo", "1-2.0.0")
     assert group.charts.get("charts/foo-1-2.0.0.tgz").content == ours
     refused(group.charts.get("charts/foo-1-2.0.0.tgz.prov"), 404)
+
+
+def both(charts: Charts) -> dict[str, bytes]:
+    """What the index says and the addresses in it give: the archives of foo-1 2.0.0 and foo 1-2.0.0."""
+    found = {}
+    for name, version in (("foo-1", "2.0.0"), ("foo", "1-2.0.0")):
+        (url,) = charts.entry(name, version)["urls"]
+        assert url == f"charts/{name}/foo-1-2.0.0.tgz"
+        found[name] = charts.get(url).content
+        assert charts.get(f"api/charts/{name}/{version}").json()["urls"] == [url]
+    return found
+
+
+def test_helm_x6_v8_members_with_charts_of_one_file_name(server: Server) -> None:
+    """Each has an address of its own; the plain one is that of the first member."""
+    namespace = server.make_namespace()
+    client = server.user(namespace, "maintainer")
+    make = lambda **fields: Charts(server, client, server.make_repository(namespace, format="helm", **fields))  # noqa: E731
+    first, second = make(), make()
+    ours = {"foo": first.publish("foo", "1-2.0.0"), "foo-1": second.publish("foo-1", "2.0.0")}
+    proof = samples.provenance(ours["foo-1"], "foo-1", "2.0.0")
+    saved(second.post(proof, "api/prov"))
+    for members, name in (([first, second], "foo"), ([second, first], "foo-1")):
+        charts = make(type="virtual", members=[member.key for member in members])
+        assert both(charts) == ours
+        all_links_work(charts)
+        assert charts.get("charts/foo-1-2.0.0.tgz").content == ours[name]
+        assert charts.get("charts/foo-1/foo-1-2.0.0.tgz.prov").content == proof
+        assert charts.get("charts/foo-1-2.0.0.tgz.prov").status_code == (200 if name == "foo-1" else 404)
+        assert charts.get("api/charts/foo/1-2.0.0/values").status_code == 200
+
+
+def test_helm_x6_v8_upstreams_with_charts_of_one_file_name(server: Server, upstream: Upstream) -> None:
+    with Upstream() as second:
+        theirs = offer(upstream, ("foo", "1-2.0.0"))["foo-1-2.0.0.tgz"]
+        others = offer(second, ("foo-1", "2.0.0"))["foo-1-2.0.0.tgz"]
+        proof = samples.provenance(others, "foo-1", "2.0.0")
+        second.add("/charts/foo-1-2.0.0.tgz.prov", Answer(proof))
+        group = Group(server, upstream, second)
+        assert group.charts.get("charts/foo-1-2.0.0.tgz").content == theirs
+        assert both(group.charts) == {"foo": theirs, "foo-1": others}
+        all_links_work(group.charts)
+        assert group.charts.get("charts/foo-1/foo-1-2.0.0.tgz.prov").content == proof
+        refused(group.charts.get("charts/foo-1-2.0.0.tgz.prov"), 404)
+        turned = group.add("virtual", members=[group.remotes[1].key, group.remotes[0].key])
+        assert turned.get("charts/foo-1-2.0.0.tgz").content == others
+        assert turned.get("charts/foo-1-2.0.0.tgz.prov").content == proof
 
 
 def test_a8_an_upstreams_names_may_differ_by_case_alone(charts: Charts, upstream: Upstream) -> None:

@@ -10,6 +10,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from formats.helm import samples
@@ -122,10 +123,70 @@ def test_helm_p4_provenance_of_other_bytes_is_refused(charts: Charts) -> None:
     refused(charts.form(chart=samples.chart(version="3.0.0"), prov=PROOF), 400)
     refused(charts.form(chart=DATA, prov=wrong), 400, "sha256")
     assert charts.get("charts/demo-1.0.0.tgz.prov").status_code == 404 and charts.versions() == ["1.0.0"]
-    # and the other way round: what waits for a chart of other bytes
-    saved(charts.post(samples.provenance(samples.chart(version="2.0.0", text="a"), version="2.0.0"), "api/prov"))
-    refused(charts.post(samples.chart(version="2.0.0", text="b")), 409, "demo-2.0.0.tgz.prov")
-    saved(charts.post(samples.chart(version="2.0.0", text="a")))
+
+
+def test_helm_p4_m5_provenance_that_waits_does_not_bind(server: Server, charts: Charts) -> None:
+    """Whatever somebody has sent to `api/prov` before, a chart is published: with its provenance, or without."""
+    stranger = charts.as_other(server.user(charts.key, "publisher"))
+    owner = charts.as_other(server.user(charts.key, "publisher"))
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        other = samples.chart(version=version, text="never published")
+        saved(stranger.post(samples.provenance(other, version=version), "api/prov"))
+    saved(owner.form(chart=DATA, prov=PROOF))
+    assert charts.get("charts/demo-1.0.0.tgz.prov").content == PROOF
+    # alone: the answer and the audit log say what became of what had waited
+    file, data = "demo-2.0.0.tgz.prov", samples.chart(version="2.0.0")
+    answer = owner.post(data)
+    assert answer.status_code == 201 and answer.json()["saved"] is True and file in answer.json()["warning"]
+    refused(charts.get(f"charts/{file}"), 404)
+    saved(owner.post(samples.provenance(data, version="2.0.0"), "api/prov"))
+    # what one was told is kept is not pushed out by another's that waits as well
+    file, data = "demo-3.0.0.tgz.prov", samples.chart(version="3.0.0")
+    proof = samples.provenance(data, version="3.0.0")
+    refused(owner.post(proof, "api/prov"), 409, "together")
+    refused(owner.form(prov=proof), 409, f"'{file}' is there from somebody else")
+    saved(stranger.post(samples.provenance(data, version="3.0.0", home="again"), "api/prov"))
+    saved(charts.post(proof, "api/prov"))  # a maintainer
+    saved(owner.post(data))
+    assert charts.get(f"charts/{file}").content == proof and charts.versions() == ["3.0.0", "2.0.0", "1.0.0"]
+    audit = server.admin.get("/api/v1/audit", params={"namespace": charts.key.split("/")[0]}).json()["items"]
+    gone = [row for row in audit if row["subject"] == "demo/demo-2.0.0.tgz.prov" and row["kind"] == "file:delete"]
+    assert len(gone) == 1 and "other bytes" in gone[0]["detail"]["because"]
+    replaced = [row["subject"] for row in audit if row["kind"] == "file:replace" and row["detail"]["replaced"]]
+    assert sorted(replaced) == ["demo/demo-1.0.0.tgz.prov", "demo/demo-3.0.0.tgz.prov", "demo/demo-3.0.0.tgz.prov"]
+    assert charts.problems() == []
+
+
+def test_helm_m3_p4_a_chart_exists_already_only_where_it_does(charts: Charts) -> None:
+    saved(charts.form(chart=DATA, prov=PROOF))
+    other = samples.provenance(DATA, home="signed again")
+    for answer in (charts.form(chart=DATA, prov=other), charts.form(prov=other), charts.post(other, "api/prov")):
+        refused(answer, 409, "demo-1.0.0.tgz.prov")
+        assert answer.json()["error"] == "file already exists"
+    assert charts.form(chart=OTHER, prov=samples.provenance(OTHER)).json()["error"] == "chart already exists"
+    assert charts.get("charts/demo-1.0.0.tgz.prov").content == PROOF
+
+
+def fields(charts: Charts, *parts: tuple[str, str | None, bytes]) -> httpx.Response:
+    """A form of (name, file's name or None, content)."""
+    return charts.client.post(charts.base + "api/charts", files=[(name, (file, data)) for name, file, data in parts])
+
+
+@pytest.mark.parametrize("files", ["", "chart", "prov"])
+def test_helm_p4_m1_13_14_parts_without_a_files_name_are_not_dropped(charts: Charts, files: str) -> None:
+    """curl's `-F "prov=<file"` sends a file's content as a field."""
+    given = {"chart": DATA, "prov": PROOF}
+    saved(fields(charts, *((name, name if name == files else None, data) for name, data in given.items())))
+    assert charts.get("charts/demo-1.0.0.tgz").content == DATA
+    assert charts.get("charts/demo-1.0.0.tgz.prov").content == PROOF
+    saved(
+        fields(
+            charts, ("chart", "c", samples.chart("more")), ("prov", None, b""), ("force", None, b"1"), ("x", None, b"y")
+        )
+    )
+    refused(fields(charts, ("chart", "c", samples.chart("wrong")), ("prov", None, PROOF)), 400, "provenance")
+    refused(fields(charts, ("chart", "c", samples.chart("wrong")), ("prov", None, b"no proof")), 400, "provenance")
+    assert list(charts.index()["entries"]) == ["demo", "more"]
 
 
 def test_m5_a_form_is_published_whole_or_not_at_all(charts: Charts) -> None:
@@ -162,7 +223,8 @@ def test_helm_m3_h4_13_18_force_without_a_value(server: Server, forced: Charts) 
 
 def test_helm_p5_i25_a_provenance_file_goes_with_what_it_speaks_of(forced: Charts) -> None:
     saved(forced.form(chart=DATA, prov=PROOF))
-    saved(forced.post(OTHER, "api/charts?force"))
+    answer = forced.post(OTHER, "api/charts?force")
+    assert answer.status_code == 201 and "demo-1.0.0.tgz.prov" in answer.json()["warning"]
     refused(forced.get("charts/demo-1.0.0.tgz.prov"), 404)
     saved(forced.post(samples.provenance(OTHER), "api/prov"))
     saved(forced.client.post(f"{forced.base}api/charts?force", files={"chart": ("x", DATA), "prov": ("y", PROOF)}))
@@ -229,7 +291,10 @@ def test_helm_m7_x7_pages_count_names(charts: Charts) -> None:
     names = lambda query: list(charts.get(f"api/charts?{query}").json())  # noqa: E731
     assert names("limit=2") == ["a", "c"] and names("offset=1&limit=1") == ["c"] and names("offset=2") == ["d"]
     assert names("offset=0") == ["a", "c", "d"] and names("offset=9") == []
-    for query in ("offset=-1", "limit=0", "limit=-1", "limit=x", "offset=", "limit=1.5", "offset=99999999999"):
+    for beyond in (100_000, 100_001, 10**9, 10**17):  # whoever asks on until nothing comes must come to an end
+        assert names(f"offset={beyond}") == [] == names(f"offset={beyond}&limit={beyond}")
+    assert names(f"limit={10**17}") == ["a", "c", "d"]
+    for query in ("offset=-1", "limit=0", "limit=-1", "limit=x", "offset=", "limit=1.5", "offset=9999999999999999999"):
         refused(charts.get(f"api/charts?{query}"), 400)
 
 
@@ -241,9 +306,27 @@ def test_helm_section_5_templates_and_values(charts: Charts) -> None:
     values = charts.get("api/charts/demo/1.0.0/values")
     assert values.text == 'text: "1.10"\n' and values.headers["content-type"] == "application/yaml"
     refused(charts.get("api/charts/demo/9.9.9/values"), 404)
-    charts.publish("odd", files={"odd/values.yaml": b"a: .inf\n1: x\n"})
-    assert charts.get("api/charts/odd/1.0.0/values").text == "a: .inf\n1: x\n"
-    refused(charts.get("api/charts/odd/1.0.0/templates"), 400)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a: .inf\n1: x\n", {"a": None, "1": "x"}),
+        ("# nothing: set\n", {}),
+        ("", {}),
+        ("80: x\non: z\n", {"80": "x", "true": "z"}),
+        ("a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}\n", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
+        ("a: 1\na: 2\nb: !!str 3\n", {"a": 2, "b": "3"}),
+        ("a: [", {}),
+        ("- a\n", {}),
+    ],
+)
+def test_helm_section_5_values_that_were_published_can_be_looked_at(charts: Charts, text: str, found: Any) -> None:
+    charts.publish("odd", files={"odd/values.yaml": text.encode()})
+    assert charts.get("api/charts/odd/1.0.0/values").text == text
+    answer = charts.get("api/charts/odd/1.0.0/templates")
+    assert answer.status_code == 200 and answer.json()["values"] == found
+    assert [file["name"] for file in answer.json()["templates"]] == ["templates/configmap.yaml"]
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -286,7 +369,16 @@ def test_helm_m4_forms_that_are_refused(charts: Charts) -> None:
     refused(charts.form(), 400)
     refused(charts.form(file=DATA), 400, "'chart'")
     refused(charts.form(chart=DATA, provenance=PROOF), 400, "provenance")
-    refused(charts.client.post(charts.base + "api/charts", data={"chart": "text"}, files={}), 400)
+    refused(
+        charts.client.post(charts.base + "api/charts", data={"chart": "text"}, files={"x": (None, b"y")}), 400, "gzip"
+    )
+    refused(
+        charts.client.post(charts.base + "api/charts", data={"force": "text"}, files={"x": (None, b"y")}),
+        400,
+        "no file",
+    )
+    refused(fields(charts, ("chart", "a", DATA), ("chart", None, DATA)), 400, "one 'chart'")
+    refused(fields(charts, ("chart", None, b"x" * (9 << 20))), 413, "as a file")
     twice = [("chart", ("a", DATA)), ("chart", ("b", OTHER))]
     refused(charts.client.post(charts.base + "api/charts", files=twice), 400)
     refused(charts.post(DATA, content_type="multipart/form-data"), 400)
@@ -301,6 +393,14 @@ def test_c3_an_upload_in_a_content_coding_is_refused(charts: Charts) -> None:
         answer = charts.client.post(charts.base + path, content=DATA, headers={"Content-Encoding": "gzip"})
         refused(answer, 415)
     assert charts.index()["entries"] == {}
+
+
+def test_a_part_of_an_upload_is_refused(charts: Charts) -> None:
+    for method, path in (("POST", "api/charts"), ("POST", "api/prov"), ("PUT", "charts/demo-1.0.0.tgz")):
+        headers = {"Content-Range": f"bytes 0-9/{len(DATA)}"}
+        refused(
+            charts.client.request(method, charts.base + path, content=DATA[:10], headers=headers), 400, f"on {method}"
+        )
 
 
 def test_a_body_that_is_cut_publishes_nothing(charts: Charts) -> None:

@@ -106,6 +106,26 @@ def test_helm_i15_13_23_what_a_file_name_can_be(file: str, found: list[tuple[str
         assert names.file_name(name, version) == file.removesuffix(".prov")
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "found"),
+    [
+        ("demo", "1.0.0", ""),
+        ("cert-manager", "v1.2-rc.1", ""),
+        ("x-2fast", "1.0.0", ""),
+        ("foo-1", "2.0.0", "foo-1"),
+        ("foo", "1-2.0.0", "foo"),
+        ("foo", "1.0.0-20240102", "foo"),
+        ("foo", "1.0.0-rc-1", "foo"),
+        ("foo-1.0.0-rc", "1", "foo-1.0.0-rc"),
+    ],
+)
+def test_helm_x6_v8_which_archives_are_asked_for_below_their_chart(name: str, version: str, found: str) -> None:
+    file = names.file_name(name, version)
+    assert names.folder(file, version) == found
+    assert bool(found) == (len(names.readings(file)) > 1)
+    assert [ref.package for ref in names.refs(file, name)] == [name] and not names.refs(file, "other")
+
+
 def test_a6_a_file_name_has_room_for_its_provenance() -> None:
     assert names.file_name("x" * 239, "1.0.0")
     with pytest.raises(NameInvalid):

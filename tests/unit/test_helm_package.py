@@ -140,6 +140,53 @@ def test_helm_i20_chart_yaml_of_the_top_folder_counts() -> None:
     assert json.loads(str(facts.metadata["entry"]))["description"] == "A sample."
 
 
+DEPENDENCY = "dependencies: [{name: a, version: 1.x, repository: r}]"
+
+
+@pytest.mark.parametrize("api", ["apiVersion: v1", "apiVersion: v2", ""])
+@pytest.mark.parametrize(
+    ("text", "required", "found"),
+    [
+        ("", DEPENDENCY, [{"name": "a", "version": "1.x", "repository": "r"}]),
+        ("dependencies: [{name: b, alias: c}, {name: d}]", DEPENDENCY,
+         [{"name": "a", "version": "1.x", "repository": "r", "alias": "c"}]),
+        ("dependencies: [{name: b}]", DEPENDENCY.replace("]", ", {name: c}]"),
+         [{"name": "a", "version": "1.x", "repository": "r"}, {"name": "c", "repository": ""}]),
+        ("dependencies: [{name: b}]", "", [{"name": "b", "repository": ""}]),
+        ("dependencies: [{name: b}]", "# nothing", [{"name": "b", "repository": ""}]),
+        ("dependencies: [{name: b}]", "null", [{"name": "b", "repository": ""}]),
+        ("dependencies: [{name: b}]", "other: 1", [{"name": "b", "repository": ""}]),
+        ("dependencies: [{name: b}]", "dependencies:", None),
+        ("dependencies: [{name: b}]", "dependencies: []", None),
+    ],
+)  # fmt: skip
+def test_helm_i21_dependencies_of_requirements_yaml_as_helm_reads_them(
+    api: str, text: str, required: str, found: list[dict[str, str]] | None
+) -> None:
+    document = f"{api}\nname: demo\nversion: 1.0.0\n{text}".encode()
+    facts = inspect(samples.chart(document=document, files={"demo/requirements.yaml": required.encode()}))
+    assert json.loads(str(facts.metadata["entry"])).get("dependencies") == found
+
+
+@pytest.mark.parametrize(
+    ("required", "words"),
+    [
+        ("[a]", "no mapping"), ("dependencies: [", "requirements.yaml: the YAML"), ("dependencies: a", "requirements.yaml"),
+        ("dependencies: [null]", "requirements.yaml"), ("dependencies: [{name: a}, {name: a}]", "two dependencies"),
+        ("dependencies: [{name: a, alias: a.b}]", "requirements.yaml: dependency"), ("name: other", "'name', which belongs"),
+        ("dependencies: []\ndependencies: []", "twice"), ("a: !!str b", "tag"), ("#" * (1 << 20) + "##", "bytes"),
+    ],
+)  # fmt: skip
+def test_helm_i20_requirements_yaml_that_is_refused(required: str, words: str) -> None:
+    with pytest.raises(ContentInvalid, match=words):
+        inspect(samples.chart(files={"demo/requirements.yaml": required.encode()}))
+
+
+def test_the_requirements_of_sub_charts_do_not_count() -> None:
+    facts = inspect(samples.chart(files={"demo/charts/sub/requirements.yaml": DEPENDENCY.encode()}))
+    assert "dependencies" not in json.loads(str(facts.metadata["entry"]))
+
+
 def archive(*members: tarfile.TarInfo, files: dict[str, bytes] | None = None) -> bytes:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as found:

@@ -645,6 +645,29 @@ def test_v6_pages_where_pages_may_be_and_types_that_lie(disk: FilesystemDriver) 
         assert fetched(upstream.url("/a.jar"), settings_for(upstream)).error is None
 
 
+@pytest.mark.parametrize("pieces", [(b"",), (b"\x1f",), (b"no archive",), (b"\x1f", b"x"), (b"\x1f", b"\x8a", b"x")])
+def test_v5_b10_what_does_not_begin_as_it_must_is_not_kept(
+    any_store: FilesystemDriver | MemoryDriver, pieces: tuple[bytes, ...]
+) -> None:
+    with Upstream() as upstream:
+        upstream.add("/whole", Answer(b"".join(pieces)))
+        upstream.add("/pieces", Answer(lambda _: (piece for piece in pieces), chunked=True))
+        for path in ("/whole", "/pieces"):
+            outcome = fetched(upstream.url(path), settings_for(upstream), begins=b"\x1f\x8b")
+            assert isinstance(outcome.error, UpstreamFailed)
+            assert outcome.error.detail["reason"] == "beginning"
+            assert nothing_is_left(any_store)
+
+
+def test_v5_what_begins_as_it_must(disk: FilesystemDriver) -> None:
+    with Upstream() as upstream:
+        upstream.add("/whole", Answer(b"\x1f\x8b..."))
+        upstream.add("/pieces", Answer(lambda _: iter((b"\x1f", b"\x8b", b"...")), chunked=True))
+        for path in ("/whole", "/pieces"):
+            outcome = fetched(upstream.url(path), settings_for(upstream), begins=b"\x1f\x8b")
+            assert outcome.error is None and outcome.staged is not None and outcome.staged.size == 5
+
+
 # --- faults on our side, and ends
 
 
