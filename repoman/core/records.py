@@ -218,8 +218,8 @@ class NewFile:
     `is_moving`: the format has paths whose content changes (a Maven snapshot under its plain name): who may publish may
     replace this one, whatever `may_replace` says.
     `about`: path → sha256 hex of other files of the package that this one speaks of. One that is there with other bytes:
-    ContentInvalid. A file that is there while nothing that it speaks of is *waits*, and binds nobody: it is replaced by one
-    that comes with what it speaks of, by its publisher, and by who may delete.
+    ContentInvalid. One that is there while nothing that it speaks of is there *waits*, and binds nobody: it is replaced by
+    one that comes with what it speaks of, by its publisher, and by who may delete.
     """
 
     path: str
