@@ -9,6 +9,7 @@ import pytest
 
 from formats.helm.chartyaml import Reader, load, resolve, text_of
 from repoman.core.errors import ContentInvalid
+from tests.tools.effort import allowed
 
 SCALARS = {
     "1.10": "1.1", "1": "1", "1e3": "1000", "0123": "83", "08": "8", "0o7": "7", "0x1F": "31", "1_000": "1000",
@@ -80,7 +81,7 @@ def test_b9_an_alias_bomb_costs_nothing() -> None:
     begun = time.process_time()
     with pytest.raises(ContentInvalid, match="more than"):
         load(b"\n".join(lines))
-    assert time.process_time() - begun < 2
+    assert time.process_time() - begun < allowed(2)
 
 
 def test_helm_v4_an_upstreams_index_is_read_leniently() -> None:

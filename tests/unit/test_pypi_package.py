@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from formats.pypi import package, samples
 from repoman.core.errors import BadRequest, ContentInvalid
 from repoman.core.records import Facts
+from tests.tools.effort import allowed
 
 
 def inspect(sample: samples.Sample, filename: str = "", data: bytes | None = None) -> Facts:
@@ -82,7 +83,7 @@ def test_pypi_b10_metadata_that_contradict_or_cannot_be_read(document: bytes) ->
     began = time.process_time()
     refused(samples.wheel("demo", document=document))
     refused(samples.sdist("demo", document=document))
-    assert time.process_time() - began < 4
+    assert time.process_time() - began < allowed(4)
 
 
 def test_pypi_metadata_are_not_read_as_mail() -> None:
@@ -195,7 +196,7 @@ def test_pypi_b2_a_bomb_stops_at_once() -> None:
     sample = samples.wheel("demo", files={"demo/zeros": bytes(80 * 1024 * 1024)})
     began = time.process_time()
     refused(sample, "50 times")
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < allowed(1)
 
 
 def test_pypi_15_a_wheel_with_100000_files() -> None:
@@ -203,7 +204,7 @@ def test_pypi_15_a_wheel_with_100000_files() -> None:
     sample = samples.wheel("demo", files=files)
     began = time.process_time()
     assert inspect(sample).version == "1.0"
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < allowed(10)
 
 
 def test_pypi_b6_files_that_are_two_things() -> None:
@@ -265,7 +266,7 @@ def test_pypi_b1_b2_b5_hostile_sdists(kind: str) -> None:
         sample = samples.sdist("demo", files={"demo-1.0/zeros": bytes(100 * 1024 * 1024)})
         began = time.process_time()
         refused(sample, "bomb|times")
-        assert time.process_time() - began < 2
+        assert time.process_time() - began < allowed(2)
         return
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as archive:

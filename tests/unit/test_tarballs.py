@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from repoman.core import tarballs
 from repoman.core.errors import ContentInvalid
 from repoman.core.tarballs import Limits, Tarball
+from tests.tools.effort import allowed
 
 NOTHING: Callable[[str], bool] = lambda name: False  # noqa: E731
 ALL: Callable[[str], bool] = lambda name: True  # noqa: E731
@@ -220,7 +221,7 @@ def test_B2_a_bomb_is_stopped_early_with_flat_memory() -> None:
     try:
         begun = time.process_time()
         refused(data, "compression bomb")
-        assert time.process_time() - begun < 2
+        assert time.process_time() - begun < allowed(2)
         assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
     finally:
         tracemalloc.stop()
@@ -229,7 +230,7 @@ def test_B2_a_bomb_is_stopped_early_with_flat_memory() -> None:
 def test_B2_the_size_cap_holds_without_a_bad_ratio() -> None:
     begun = time.process_time()
     refused(bomb(300 * 1024 * 1024), "more than 104857600 bytes", ratio=10**6, unpacked_bytes=100 * 1024 * 1024)
-    assert time.process_time() - begun < 2
+    assert time.process_time() - begun < allowed(2)
 
 
 def test_B2_many_tiny_gzip_members_are_bounded() -> None:
@@ -302,7 +303,7 @@ def test_B5_a_million_members_are_stopped_in_a_second() -> None:
     data = b"".join([*(packer.compress(block) for _ in range(200)), packer.flush()])
     begun = time.process_time()
     refused(data, "more than 65536 members", ratio=10**6)
-    assert time.process_time() - begun < 2  # a second on a machine of its own
+    assert time.process_time() - begun < allowed(2)  # a second on a machine of its own
     refused(packed(*[member()] * 11), "more than 10 members", members=10)
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from repoman.core import zips
 from repoman.core.errors import ContentInvalid
+from tests.tools.effort import allowed
 
 CONTENT = {"pkg/__init__.py": b"print('hello')\n" * 50, "pkg/data.bin": bytes(range(256)) * 9, "top.txt": b""}
 
@@ -78,7 +79,7 @@ def test_zip64_by_number_of_members() -> None:
     assert b"PK\x06\x06" in data
     began = time.process_time()
     assert len(read(data).files) == 66_000
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < allowed(5)
 
 
 def test_b5_too_many_members_stop_at_once() -> None:
@@ -285,7 +286,7 @@ def test_b2_a_bomb_by_its_declared_sizes() -> None:
     data = archive({"zeros": bytes(65 * 1024 * 1024)})
     began = time.process_time()
     refused(data, "50 times")
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < allowed(0.5)
 
 
 def test_b2_compressible_content_below_the_threshold_is_fine() -> None:
@@ -312,7 +313,7 @@ def lying(size: int, content: bytes) -> bytes:
 def test_b4_more_content_than_declared() -> None:
     began = time.process_time()
     refused(lying(10, bytes(200_000_000)), "larger than the archive declares")
-    assert time.process_time() - began < 3  # most of it is the making
+    assert time.process_time() - began < allowed(3)  # most of it is the making
 
 
 def test_b4_less_content_than_declared() -> None:
