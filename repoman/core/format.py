@@ -340,6 +340,10 @@ class FormatHandler(ABC):
 
     # listings
 
+    def is_index(self, ref: object) -> bool:
+        """Whether that is the one document about everything (`is_indexed`)."""
+        return self.is_indexed and isinstance(ref, ListingRef) and ref.kind == "packages"
+
     def render_listing(self, ref: ListingRef, listing: Listing, form: str, address: str) -> Document:
         """The document for clients; links begin with `address`. The same records give the same bytes."""
         raise MethodNotAllowed(f"{self.name} repositories have no such document")

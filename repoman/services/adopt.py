@@ -85,7 +85,7 @@ def adopt(plan: Plan, outcome: Outcome, seconds: float = 0.0) -> None:
     state.note(repository, outcome)
     if isinstance(outcome.error, NotFound):
         state.note_absent(repository.pk, limits.generation, key, limits.negative_ttl)
-        if plan.kind in ("listing", "tag", "file") and not _is_index(repository, plan):
+        if plan.kind in ("listing", "tag", "file") and not handler_for(repository.format).is_index(plan.ref):
             _forget(repository, key)
     elif outcome.error is not None and state.is_trouble(outcome.error):
         state.note_failed(repository.pk, limits.generation, key, outcome.error, seconds)
@@ -95,12 +95,6 @@ def _drop(outcome: Outcome) -> None:
     if outcome.staged is not None:
         store.discard([outcome.staged.storage_key])
         outcome.staged = None
-
-
-def _is_index(repository: Repository, plan: Plan) -> bool:
-    """Whether it is about the one document about everything."""
-    is_about_all = isinstance(plan.ref, ListingRef) and plan.ref.kind == "packages"
-    return is_about_all and handler_for(repository.format).is_indexed
 
 
 def _forget(repository: Repository, key: str) -> None:
@@ -201,7 +195,7 @@ def _keep_listing(repository: Repository, limits: Limits, plan: Plan, outcome: O
         _save(repository, limits, plan, outcome)
         return
     media_type = outcome.headers.get("content-type", "")
-    if _is_index(repository, plan):
+    if handler_for(repository.format).is_index(plan.ref):
         _keep_index(repository, limits, plan, outcome, media_type)
         return
     packed, mark = workshop.parse_listing(

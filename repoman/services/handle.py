@@ -218,7 +218,7 @@ class RepositoryHandle:
         mark = source.mark(ref)
 
         def render() -> Document | Rendered:
-            if self.handler.is_indexed and ref.kind == "packages":
+            if self.handler.is_index(ref):
                 return assemble(self.handler, ref, source.parts(ref), form, address)
             return self.handler.render_listing(ref, source.listing(ref), form, address)
 

@@ -420,15 +420,13 @@ class RemoteSource(Source):
             if outcome.error is None and row is not None:
                 return row, _freshness(row, "hit" if outcome.is_not_modified else "miss")
             trouble = outcome.error
-        is_index = self._handler.is_indexed and ref.kind == "packages"
         # A package that is gone is gone; an upstream whose index is gone has lost more than somebody took away.
-        if isinstance(trouble, NotFound) and (row is None or not is_index):
-            about = "index" if is_index else f"'{ref.package}'"
-            raise PackageNotFound(f"{self._repository.key} has no {about}: {trouble.message}")
-        if row is not None and (stale := self._stale(document_key(ref))) is not None:
+        may_be_stale = self._handler.is_index(ref) or not isinstance(trouble, NotFound)
+        if row is not None and may_be_stale and (stale := self._stale(document_key(ref))) is not None:
             return row, stale
         if isinstance(trouble, NotFound):
-            raise PackageNotFound(f"{self._repository.key} has no index: {trouble.message}")
+            about = f"'{ref.package}'" if ref.package else "index"
+            raise PackageNotFound(f"{self._repository.key} has no {about}: {trouble.message}")
         raise trouble or UpstreamFailed(f"what the upstream says of '{ref.package}' was read but could not be kept")
 
     def _whole(self, ref: ListingRef, plan: Plan) -> Outcome:
