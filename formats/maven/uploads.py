@@ -87,8 +87,8 @@ def _may_be_repeated(repo: Repo, place: Place, length: int | None) -> bool:
     remaining = repo.remaining_bytes() if length is not None else None
     if remaining is None or length is None or length <= remaining:
         return False
-    there = _held(repo, ListingRef("files", place.package, limit=1, arguments=(("under", place.path),)))
-    return any(entry.name == place.path and entry.size == length for entry in there.entries)
+    there = _entry(repo, place.package, place.path)
+    return there is not None and there.size == length
 
 
 def put(repo: Repo, request: Request, path: str) -> Response:

@@ -86,6 +86,7 @@ class _Change:
     revision: int | None = None
     replaced: bool = False
     created: bool = False
+    waiting: frozenset[str] = frozenset()  # paths: see `_waiting`
     dropped: list[str] = field(default_factory=list)  # paths: see Published
     surplus: list[str] = field(default_factory=list)
     healed: list[str] = field(default_factory=list)  # digests whose lost bytes this publication brought back
@@ -131,14 +132,14 @@ def publish(repository: Repository, actor: Actor, actions: frozenset[Action], pu
         if is_new_name and not change.handler.names_differ_by_case:
             _refuse_twin(package)
         _judge_subjects(publication, package)
-        waiting = _waiting(publication, package)
+        change.waiting = _waiting(publication, package)
         for new_file in publication.files:
             if change.handler.files_may_wait and not new_file.is_moving:
                 announced.judge(change.repository, package.name, new_file)
-            _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex], waiting)
+            _put_file(change, actions, publication, package, new_file, blobs[new_file.staged.digest.hex])
         if publication.rivals:
             _refuse_rivals(change, publication)
-        _judge_companions(change, actions, publication, package, waiting)
+        _judge_companions(change, actions, publication, package)
         version = None
         if publication.version is not None:
             version = _put_version(change, publication, package, publication.version, blobs)
@@ -223,13 +224,7 @@ def _refuse_burned(package: Package, name: str) -> None:
 
 
 def _put_file(
-    change: _Change,
-    actions: frozenset[Action],
-    publication: Publication,
-    package: Package,
-    new: NewFile,
-    blob: Blob,
-    waiting: frozenset[str],
+    change: _Change, actions: frozenset[Action], publication: Publication, package: Package, new: NewFile, blob: Blob
 ) -> None:
     live = _live_file.first(package.pk, new.path)
     held = live.blob.digest if live else None
@@ -242,7 +237,7 @@ def _put_file(
     if live is not None and live.blob_id == blob.pk:
         writes.touch([live])
         return
-    if live is not None and new.path in waiting:
+    if live is not None and new.path in change.waiting:
         _judge_displaced(change, actions, publication, new, live)
     elif live is not None and not new.is_moving:
         if not publication.may_replace:
@@ -286,7 +281,7 @@ def _put_file(
         subject=new.path if package.name == new.path else f"{package.name}/{new.path}",
         digest=f"sha256:{blob.digest}",
         bytes=blob.size,
-        replaced=f"sha256:{held}" if new.path in waiting else "",
+        replaced=f"sha256:{held}" if new.path in change.waiting else "",
     )
 
 
@@ -341,13 +336,7 @@ def about_of(metadata: Mapping[str, object]) -> Mapping[str, str]:
     return about if isinstance(about, dict) else {}
 
 
-def _judge_companions(
-    change: _Change,
-    actions: frozenset[Action],
-    publication: Publication,
-    package: Package,
-    waiting: frozenset[str],
-) -> None:
+def _judge_companions(change: _Change, actions: frozenset[Action], publication: Publication, package: Package) -> None:
     """What is there already and speaks of other bytes than those that were put (`Publication.companions`)."""
     ours = {new.path: new.staged.digest.hex for new in publication.files}
     for path in publication.companions:
@@ -355,11 +344,11 @@ def _judge_companions(
         about = about_of(live.metadata) if live is not None else {}
         if live is None or all(ours[name] == digest for name, digest in about.items() if name in ours):
             continue
-        if path not in waiting and not publication.may_replace:
+        if path not in change.waiting and not publication.may_replace:
             raise Conflict(
                 f"'{path}' is there and speaks of other bytes than these; remove it, or send what belongs to it"
             )
-        if path not in waiting and Action.DELETE not in actions:
+        if path not in change.waiting and Action.DELETE not in actions:
             raise Forbidden(f"replacing what '{path}' speaks of needs the maintainer role")
         revision = change.stamp()
         _renew(change, {live.pk}, [])
