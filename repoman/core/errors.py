@@ -34,9 +34,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-ELSEWHERE = (
-    "elsewhere"  # `reason` in the detail of a ContentInvalid: the document is about something else than its address
-)
+# `reason` in the detail of a ContentInvalid: the document is about something else than its address.
+ELSEWHERE = "elsewhere"
 
 
 class RepomanError(Exception):

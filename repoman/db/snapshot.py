@@ -15,7 +15,7 @@ _BEGIN = {
     "sqlite": ("BEGIN", "PRAGMA query_only = ON"),
     "postgresql": ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
 }
-_END = {"sqlite": ("COMMIT", "PRAGMA query_only = OFF"), "postgresql": ("COMMIT",)}
+_END = {"sqlite": ("PRAGMA query_only = OFF", "COMMIT"), "postgresql": ("COMMIT",)}
 
 
 @contextlib.contextmanager
