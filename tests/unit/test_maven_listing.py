@@ -7,12 +7,12 @@ import xml.etree.ElementTree as ElementTree
 from xml.etree.ElementTree import Element
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from formats.maven import samples
 from formats.maven.handler import Maven
-from formats.maven.listing import METADATA_BYTES, folder, moment
+from formats.maven.listing import METADATA_BYTES, NULL, folder, moment
 from formats.maven.plugins import TOLD_MOST, Plugin, read_plugins, told
 from formats.maven.samples import Coordinates
 from repoman.core.errors import ELSEWHERE, ContentInvalid, PackageNotFound
@@ -276,12 +276,17 @@ TEXT = (
 
 
 @settings(max_examples=200, deadline=None)
+@example("0", "null")
+@example("null", "0")
 @given(TEXT, TEXT)
-def test_maven_m1_any_text_is_escaped(prefix: str, name: str) -> None:
+def test_maven_m1_m7_any_text_is_escaped(prefix: str, name: str) -> None:
     listing = Listing((Entry("org.example:p", metadata={"plugins": [(prefix, name)]}),))
     data = rendered(GROUP, listing)
-    assert [[each.prefix, each.name] for each in read_plugins(parsed(RELEASES, data).metadata)] == [[prefix, name]]
+    # Whoever reads it takes `null` for no value: then a plugin's name is its artifact's, and without a prefix it is none.
+    expected = [[prefix, "p" if name == NULL else name]] if prefix != NULL else []
+    assert [[each.prefix, each.name] for each in read_plugins(parsed(RELEASES, data).metadata)] == expected
     root = ElementTree.fromstring(data)
+    assert [root.findtext(f"plugins/plugin/{tag}") for tag in ("prefix", "name")] == [prefix, name]
     assert [each.tag for each in root.iter()] == ["metadata", "plugins", "plugin", "name", "prefix", "artifactId"]
 
 
